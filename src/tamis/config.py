@@ -1,0 +1,332 @@
+"""What a recipe may say. Frozen; an unknown key is refused with the nearest known one.
+
+Every setting is listed with its default in docs/configuration.md, which is generated from this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tamis.errors import ConfigError
+
+SplitName = Literal["train", "validation", "calibration", "test"]
+
+
+class Section(BaseModel):
+    """A part of the recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PolicyConfig(Section):
+    """The taxonomy."""
+
+    path: str = Field("default", description="A policy file, or the name of a shipped one.")
+    only: tuple[str, ...] = Field((), description="Keep only these categories; empty keeps all.")
+
+
+class SourceConfig(Section):
+    """Where rows come from and what their columns mean."""
+
+    path: str = Field(description="A .csv, .tsv, .jsonl (.gz too) or .parquet file, a folder, `hub:NAME`, or `demo`.")
+    split: SplitName | None = Field(
+        None, description="Put all rows into this split; without it rows are split by `data.split`."
+    )
+    text: str = Field("text", description="Column of the text.")
+    label: str | None = Field(
+        "label", description="Column of the human verdict (several: separated by `|`); null where there is none."
+    )
+    score: str | None = Field(None, description="Column of a human risk score in [0, 1].")
+    lang: str | None = Field(None, description="Column of the language; without it the language is recognised.")
+    labels: dict[str, str] = Field({}, description="Maps labels found to category ids; others must be category ids.")
+    name: str | None = Field(None, description="Name of the source in tables; the file's name without it.")
+    subset: str | None = Field(None, description="Configuration name of a hub data set.")
+    hub_split: str = Field("train", description="Split to read of a hub data set.")
+
+
+class SplitConfig(Section):
+    """Shares of the splits for rows that name none."""
+
+    seed: int = 0
+    validation: float = Field(0.1, ge=0, lt=1, description="Chooses checkpoints; audits the teacher.")
+    calibration: float = Field(0.1, ge=0, lt=1, description="Fits temperature and thresholds.")
+    test: float = Field(0.2, ge=0, lt=1, description="Measures; nothing is chosen on it.")
+
+
+class DataConfig(Section):
+    """Ingest and prepare."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    min_chars: int = Field(1, ge=1, description="Shorter rows are rejected.")
+    max_chars: int = Field(100_000, ge=1, description="Longer rows are rejected, never cut.")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity of shingles from which two texts are one."
+    )
+    shingle: int = Field(4, ge=2, le=12, description="Characters a shingle.")
+    split: SplitConfig = SplitConfig()
+    gold: int | None = Field(None, ge=1, description="Human labels kept in training, the rest hidden; all without it.")
+
+
+class BudgetConfig(Section):
+    """What labelling may cost at most; the run stops before it would cost more."""
+
+    tokens: int | None = Field(None, ge=1)
+    money: float | None = Field(None, gt=0, description="In the currency of the two prices.")
+    price_prompt: float = Field(0.0, ge=0, description="Per million prompt tokens.")
+    price_completion: float = Field(0.0, ge=0, description="Per million completion tokens.")
+
+
+class FewShotConfig(Section):
+    """Gold examples shown to the teacher; they come from the training split only."""
+
+    kind: Literal["none", "fixed", "nearest"] = Field(
+        "fixed", description="`nearest`: the most similar gold rows of each text."
+    )
+    n: int = Field(16, ge=1, le=64)
+
+
+class TeacherConfig(Section):
+    """Who labels, and how it is asked."""
+
+    kind: Literal["openai", "gguf", "transformers", "bundle", "none"] = Field(
+        "none", description="`none`: train on human labels alone."
+    )
+    model: str = Field(
+        "", description="Model name at the endpoint, catalogue name, hub id, folder, GGUF file or bundle."
+    )
+    base_url: str = Field("https://api.openai.com/v1", description="Of an OpenAI-compatible endpoint.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="Environment variable that holds the key; keys never stand in recipes."
+    )
+    method: Literal["auto", "logprobs", "votes", "verbalised"] = "auto"
+    language: Literal["zh", "en"] = Field("zh", description="Language of the prompt.")
+    few_shot: FewShotConfig = FewShotConfig(kind="fixed", n=16)
+    prior_correction: bool = Field(True, description="Divide out what the teacher answers whatever the text is.")
+    orders: int = Field(1, ge=1, le=8, description="Category orders to average over.")
+    votes: int = Field(5, ge=2, le=64, description="Samples a text where log-probabilities are unusable.")
+    concurrency: int = Field(4, ge=1, le=1024)
+    timeout: float = Field(60.0, gt=0, description="Seconds a request.")
+    retries: int = Field(5, ge=0)
+    budget: BudgetConfig = BudgetConfig()
+    label: Literal["all", "unlabelled"] = Field("all", description="Which training rows are labelled.")
+    limit: int | None = Field(None, ge=1, description="Label at most this many training rows.")
+    self_check: int = Field(20, ge=0, description="Validation rows asked twice to measure agreement with itself.")
+    keep_features: bool = Field(False, description="Keep pooled hidden states of a local teacher.")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.kind != "none" and not self.model:
+            raise ValueError(f"a teacher of kind {self.kind} needs `model`")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adaptation (Hu et al., 2021)."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all-linear"] = Field(
+        ("query", "value"), description="`query`, `key`, `value`, `output`, `ffn`, module names, or `all-linear`."
+    )
+
+
+class StudentConfig(Section):
+    """The small model."""
+
+    model: str = Field("qwen2.5-coder-0.5b-instruct", description="Catalogue name, hub id, folder or GGUF file.")
+    mode: Literal["lora", "full", "head"] = Field(
+        "lora", description="What is trained: adapters, everything, or the head alone."
+    )
+    lora: LoraConfig = LoraConfig()
+    max_tokens: int = Field(256, ge=8, description="Tokens a window; longer texts are scored in overlapping windows.")
+    prefix: str | None = Field(None, description="Put before every text; the catalogue knows what its models expect.")
+    pooling: Literal["auto", "mean", "last", "first"] = Field(
+        "auto", description="`auto`: last token for decoders, mean for encoders."
+    )
+    pretrained_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of frozen weights; `auto`: bfloat16 where the processor has it."
+    )
+
+
+class ObjectiveConfig(Section):
+    """L = alpha * L_distill + beta * L_sup; each is a mean over the rows that have its target."""
+
+    alpha: float = Field(0.9, ge=0)
+    beta: float = Field(0.1, ge=0)
+    distill: dict[str, float] = Field(
+        {"kl": 1.0}, description="Terms of L_distill and their weights; names in learn/losses.py."
+    )
+    temperature: float = Field(2.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class TrainConfig(Section):
+    """How it is trained."""
+
+    epochs: float = Field(4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Of the head; the same as `learning_rate` without it."
+    )
+    batch_size: int = Field(32, ge=1, description="Rows an optimiser step and worker.")
+    accumulate: int = Field(
+        1, ge=1, description="Parts a batch is cut into at least; changes memory, never the gradient."
+    )
+    micro_tokens: int = Field(2048, ge=16, description="Padded tokens a forward pass at most.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps.")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    evaluations: int = Field(1, ge=1, description="Validations an epoch.")
+    patience: int = Field(3, ge=1, description="Validations without a better score before training stops.")
+    recall_floor: float = Field(
+        0.0, ge=0, le=1, description="A checkpoint whose worst class recalls less is kept only if none reaches it."
+    )
+    checkpoint_seconds: float = Field(60.0, ge=0, description="At most this much work is lost to a kill.")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+    report_to: tuple[str, ...] = Field(
+        ("tensorboard",), description="Trackers of accelerate: tensorboard, wandb, mlflow, ..."
+    )
+
+
+class EvaluateConfig(Section):
+    """What is measured on the test split."""
+
+    baselines: tuple[str, ...] = Field(("keyword", "svm"), description="Names in judge/baselines.py.")
+    bootstrap: int = Field(1000, ge=100)
+    latency_rows: int = Field(100, ge=1, description="Texts timed one at a time.")
+
+
+class ReportConfig(Section):
+    """How it is told."""
+
+    language: Literal["en", "zh"] = "en"
+    show_texts: bool = Field(False, description="Show misjudged texts; hashes without it.")
+
+
+class GateConfig(Section):
+    """What a student must reach before it is exported; null asks nothing."""
+
+    retention: float | None = Field(None, ge=0, le=2, description="Student macro-F1 over teacher macro-F1.")
+    macro_f1: float | None = Field(None, ge=0, le=1)
+
+
+class RunConfig(Section):
+    """One run, from text to bundle."""
+
+    name: str = "run"
+    out: str = Field("runs/run", description="Folder of everything the run makes.")
+    store: str | None = Field(
+        None, description="Database URL of the teacher's signals; a SQLite file in `out` without it."
+    )
+    policy: PolicyConfig = PolicyConfig()
+    data: DataConfig
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    gate: GateConfig = GateConfig()
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a recipe; `overrides` are `dotted.key=value` with YAML values. ~ and $VARS in values are expanded.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"recipe {path} must be a mapping such as `name: my-run`, it is {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    return parse_config(_expanded(tree), where=str(path))
+
+
+def parse_config(tree: Any, where: str = "recipe") -> RunConfig:
+    """Check a recipe given as plain mappings.
+
+    Raises:
+        ConfigError: an unknown key or a value out of range.
+    """
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error)}") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, value = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set takes dotted.key=value, got {override!r}")
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for part in parents:
+        node = _child(node, part, override)
+    parsed = yaml.safe_load(value)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        raise ConfigError(f"--set {override}: {'.'.join(parents)} holds a value, not settings")
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {override}: {part} is inside a value, not inside settings")
+    return node.setdefault(part, {})
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"--set {override}: {part!r} must be a number from 0 to {len(node) - 1}")
+    return int(part)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, str):
+        return os.path.expandvars(str(Path(value).expanduser()) if value.startswith("~") else value)
+    if isinstance(value, dict):
+        return {key: _expanded(item) for key, item in value.items()}
+    return [_expanded(item) for item in value] if isinstance(value, list) else value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown setting {place!r}, {hint}"
+    if first["type"] == "missing":
+        return f"{place!r} is missing"
+    return f"{place}: {first['msg']}, got {first['input']!r}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = RunConfig
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            section = annotation if isinstance(annotation, type) else annotation.__args__[0]
+    return list(section.model_fields)

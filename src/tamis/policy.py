@@ -1,0 +1,173 @@
+"""The taxonomy a text is judged by: categories, severities, actions; read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tamis.errors import PolicyError
+from tamis.records import Action, Scores, uncertainty
+
+Language = Literal["zh", "en"]
+Texts = dict[Language, str]
+TextLists = dict[Language, tuple[str, ...]]
+
+
+class Category(BaseModel):
+    """One category: what it is called, what it covers and how bad it is (severity 0 to 3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Texts
+    short: Texts
+    severity: int = Field(ge=0, le=3)
+    benign: bool = False
+    definition: Texts
+    positive: TextLists = {}
+    negative: TextLists = {}
+
+
+class Actions(BaseModel):
+    """The risk at which a text is reviewed, and the one at which it is blocked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    review: float = Field(0.5, ge=0, le=1)
+    block: float = Field(0.9, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.review > self.block:
+            raise ValueError(f"review ({self.review}) must not be above block ({self.block})")
+        return self
+
+    def of(self, risk: float) -> Action:
+        """Action at a risk in [0, 1]; a risk that is not a number is reviewed, never passed."""
+        if risk >= self.block:
+            return "block"
+        return "pass" if risk < self.review else "review"
+
+
+class Policy(BaseModel):
+    """A taxonomy with its rules. `kind` says whether a text has one category or several."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    languages: tuple[Language, ...] = ("zh", "en")
+    kind: Literal["single_label", "multi_label"] = "single_label"
+    guidance: Texts = {}
+    categories: tuple[Category, ...] = Field(min_length=2)
+    actions: Actions = Actions(review=0.5, block=0.9)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [category.id for category in self.categories]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"category ids must differ, {', '.join(twice)} occurs twice")
+        if sum(category.benign for category in self.categories) != 1:
+            raise ValueError("exactly one category must have `benign: true`")
+        return self
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Category ids in order; outputs of every model follow it."""
+        return tuple(category.id for category in self.categories)
+
+    @property
+    def benign(self) -> str:
+        """Id of the category that breaks no rule."""
+        return next(category.id for category in self.categories if category.benign)
+
+    @property
+    def label_space(self) -> str:
+        """Hash of the ordered categories and the kind; signals, models and bundles are matched by it."""
+        return hashlib.sha256(json.dumps([self.kind, self.ids]).encode()).hexdigest()[:16]
+
+    def category(self, name: str) -> Category:
+        """The category with this id.
+
+        Raises:
+            PolicyError: there is none.
+        """
+        for category in self.categories:
+            if category.id == name:
+                return category
+        raise PolicyError(f"policy {self.name} has no category {name!r}; it has {', '.join(self.ids)}")
+
+    def only(self, names: Iterable[str]) -> Policy:
+        """This policy with some of its categories, in its own order.
+
+        Raises:
+            PolicyError: a name it does not have, or the benign category is left out.
+        """
+        kept = {self.category(name).id for name in names}
+        if self.benign not in kept:
+            raise PolicyError(f"`only` must keep the benign category {self.benign!r}")
+        return self.model_copy(update={"categories": tuple(c for c in self.categories if c.id in kept)})
+
+    def risk(self, probabilities: Mapping[str, float]) -> float:
+        """Probability that the text breaks the policy, in [0, 1].
+
+        Single-label: the harmful share of the mass. Multi-label: the largest harmful probability.
+        """
+        harmful = [p for name, p in probabilities.items() if name != self.benign]
+        if self.kind == "multi_label":
+            return max(harmful, default=0.0)
+        total = sum(probabilities.values())
+        return sum(harmful) / total if total > 0 else float("nan")
+
+    def scores(self, probabilities: Mapping[str, float], evidence: tuple[str, ...] = ()) -> Scores:
+        """The `Scores` of one text under this policy."""
+        return Scores(dict(probabilities), self.risk(probabilities), uncertainty(probabilities), evidence)
+
+
+def shipped() -> list[str]:
+    """Names of the policies that come with the package."""
+    return sorted(
+        path.name.removesuffix(".yaml")
+        for path in resources.files("tamis.policies").iterdir()
+        if path.name.endswith(".yaml")
+    )
+
+
+def load_policy(name: str | Path) -> Policy:
+    """Read a policy from a YAML file, or a shipped one by its name.
+
+    Raises:
+        PolicyError: no such policy, or one that does not hold together.
+    """
+    if str(name) in shipped():
+        text = (resources.files("tamis.policies") / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise PolicyError(f"no policy {name}: give a YAML file or one of {', '.join(shipped())}")
+        text = path.read_text(encoding="utf-8")
+    return parse_policy(text, where=str(name))
+
+
+def parse_policy(text: str, where: str) -> Policy:
+    """Read a policy from YAML text; `where` names it in errors.
+
+    Raises:
+        PolicyError: YAML that cannot be read or a policy that does not hold together.
+    """
+    try:
+        return Policy.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise PolicyError(f"policy {where} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the policy"
+        raise PolicyError(f"policy {where}: {place}: {first['msg']}") from error

@@ -1,0 +1,1 @@
+"""What the teacher says, and how good it is."""
