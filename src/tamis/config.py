@@ -147,7 +147,9 @@ class StudentConfig(Section):
     )
     lora: LoraConfig = LoraConfig()
     max_tokens: int = Field(256, ge=8, description="Tokens a window; longer texts are scored in overlapping windows.")
-    prefix: str | None = Field(None, description="Put before every text; the catalogue knows what its models expect.")
+    template: str | None = Field(
+        None, description="How a text is shown, e.g. `query: {text}`; the catalogue knows what its models expect."
+    )
     pooling: Literal["auto", "mean", "last", "first"] = Field(
         "auto", description="`auto`: last token for decoders, mean for encoders."
     )

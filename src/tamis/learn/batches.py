@@ -1,0 +1,94 @@
+"""Which rows are learnt from and in which batches: pure functions of the seed, so a killed run finds its place again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis.errors import TrainingError
+from tamis.learn.objective import Targets
+from tamis.network import by_length
+from tamis.policy import Policy
+from tamis.records import Example, TeacherSignal
+from tamis.windows import Encoder
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token ids and targets of all rows that have a target, in one order.
+
+    `long` counts the rows that are longer than a window; they are learnt from their first one.
+    """
+
+    ids: list[list[int]]
+    targets: Targets
+    names: tuple[str, ...]
+    long: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def rows_of(examples: Sequence[Example], signals: Mapping[str, TeacherSignal], encoder: Encoder, policy: Policy) -> Rows:
+    """Match examples and signals by content id and encode them.
+
+    Raises:
+        TrainingError: no row has a label, or a signal belongs to another example or label space.
+    """
+    usable = [e for e in examples if e.is_gold or answered(signals.get(e.id), e, policy)]
+    if not usable:
+        raise TrainingError("no training row has a human label or a teacher's answer: label first, or add gold")
+    windows = encoder.encode([example.text for example in usable])
+    first = np.unique(windows.owner, return_index=True)[1]
+    soft = torch.stack([_soft(signals.get(example.id), policy) for example in usable])
+    hard = torch.stack([_hard(example, policy) for example in usable])
+    ids = [windows.ids[i] for i in first]
+    long = int((np.bincount(windows.owner) > 1).sum())
+    return Rows(ids, Targets(soft, hard), tuple(example.id for example in usable), long)
+
+
+def answered(signal: TeacherSignal | None, example: Example, policy: Policy) -> bool:
+    """Whether the teacher has said something of this example that can be learnt.
+
+    Raises:
+        TrainingError: the signal is of another example or label space.
+    """
+    if signal is None:
+        return False
+    if signal.example_id != example.id or signal.label_space != policy.label_space:
+        raise TrainingError(f"the signal for {example.id} is of {signal.example_id} in another label space: label again")
+    return signal.outcome == "ok"
+
+
+def _soft(signal: TeacherSignal | None, policy: Policy) -> Tensor:
+    if signal is None or signal.outcome != "ok":
+        return torch.full((len(policy.ids),), float("nan"))
+    return torch.tensor([signal.probabilities.get(name, 0.0) for name in policy.ids])
+
+
+def _hard(example: Example, policy: Policy) -> Tensor:
+    if policy.kind == "single_label":
+        return torch.tensor(-1 if example.label is None else policy.ids.index(example.label))
+    if example.labels is None:
+        return torch.full((len(policy.ids),), float("nan"))
+    return torch.tensor([float(name in example.labels) for name in policy.ids])
+
+
+def batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Random batches of one epoch: every row once, the last batch may be smaller."""
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return [order[start : start + size] for start in range(0, count, size)]
+
+
+def micro_batches(batch: Sequence[int], lengths: Sequence[int], tokens: int, parts: int) -> Iterator[list[int]]:
+    """Cut one batch into parts of similar length: little padding, and still the gradient of a random batch."""
+    ceiling = -(-len(batch) // parts)
+    for group in by_length([lengths[i] for i in batch], tokens):
+        for start in range(0, len(group), ceiling):
+            yield [batch[i] for i in group[start : start + ceiling]]

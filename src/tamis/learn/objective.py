@@ -1,0 +1,101 @@
+"""L = alpha * L_distill + beta * L_sup over batches in which rows have a soft label, a hard label or both.
+
+Each part is a mean over the rows of the whole optimiser batch that have its target. The caller passes those counts, so
+cutting a batch into smaller parts, or over workers, changes no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tamis.config import ObjectiveConfig
+from tamis.errors import ConfigError
+from tamis.learn.losses import LOSSES, SUPERVISED
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of some rows.
+
+    `soft`: (rows, categories) teacher probabilities, NaN rows have none. `hard`: (rows,) category indices, -1 has none;
+    multi-label: (rows, categories) of 0, 1 and NaN, an all-NaN row has none.
+    """
+
+    soft: Tensor
+    hard: Tensor
+
+    @property
+    def has_soft(self) -> Tensor:
+        """(rows,) whether the teacher has answered."""
+        return ~self.soft.isnan().any(-1)
+
+    @property
+    def has_hard(self) -> Tensor:
+        """(rows,) whether a person has judged."""
+        return self.hard >= 0 if self.hard.ndim == 1 else ~self.hard.isnan().all(-1)
+
+    def at(self, index: Iterable[int]) -> Targets:
+        """The targets of some of the rows."""
+        rows = torch.as_tensor(list(index))
+        return Targets(self.soft[rows], self.hard[rows])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a whole optimiser batch that have a soft and a hard label."""
+
+    soft: int
+    hard: int
+
+    @classmethod
+    def of(cls, targets: Targets) -> Counts:
+        """Count the targets of one batch."""
+        return cls(int(targets.has_soft.sum()), int(targets.has_hard.sum()))
+
+
+class Objective:
+    """The weighted terms of one run.
+
+    Raises:
+        ConfigError: an unknown loss name.
+    """
+
+    def __init__(self, config: ObjectiveConfig, kind: str, benign: int, distils: bool) -> None:
+        unknown = sorted(set(config.distill) - set(LOSSES))
+        if unknown:
+            raise ConfigError(f"objective.distill names no loss {unknown[0]!r}; there are {', '.join(LOSSES)}")
+        self.config = config
+        self.kind = kind
+        self.benign = benign
+        # Without a teacher the human labels are all there is; their weight is then 1, whatever beta says.
+        self.alpha, self.beta = (config.alpha, config.beta) if distils else (0.0, 1.0)
+
+    def terms(self, logits: Tensor, targets: Targets, counts: Counts) -> dict[str, Tensor]:
+        """Weighted parts of the loss of these rows: logits (rows, categories) -> name -> number."""
+        parts: dict[str, Tensor] = {}
+        soft, hard = targets.has_soft, targets.has_hard
+        if self.alpha and bool(soft.any()):
+            student, teacher = self._outcomes(logits[soft], targets.soft[soft])
+            for name, weight in self.config.distill.items():
+                rows = LOSSES[name](student, teacher, self.config.temperature)
+                parts[name] = self.alpha * weight * rows.sum() / (counts.soft * _categories(rows))
+        if self.beta and bool(hard.any()):
+            rows = SUPERVISED[self.kind](logits[hard], targets.hard[hard], self.config.label_smoothing)
+            parts["supervised"] = self.beta * rows.sum() / counts.hard
+        return parts
+
+    def _outcomes(self, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Distributions over the last dimension, benign outcome first."""
+        if self.kind == "multi_label":
+            return torch.stack([torch.zeros_like(logits), logits], -1), torch.stack([1 - teacher, teacher], -1)
+        order = [self.benign, *(i for i in range(logits.shape[-1]) if i != self.benign)]
+        return logits[:, order], teacher[:, order] / teacher.sum(-1, keepdim=True)
+
+
+def _categories(rows: Tensor) -> int:
+    """Distributions a row: 1 for a single label, one a category for several."""
+    return rows.shape[1] if rows.ndim == 2 else 1

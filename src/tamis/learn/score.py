@@ -1,0 +1,59 @@
+"""A student's scores, and the one number that chooses its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import f1_score, log_loss, recall_score
+
+from tamis.learn.student import Student
+from tamis.network import logits_of
+from tamis.records import Scorer, Scores, ValidationSplit
+from tamis.windows import probabilities_of, scores_of, worst
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A student on the validation split; the larger `key` is the better checkpoint."""
+
+    macro_f1: float
+    worst_recall: float
+    loss: float
+    above_floor: bool
+
+    @property
+    def key(self) -> tuple[bool, float, float]:
+        """First the floor on the worst class's recall, then macro-F1, then the lower loss."""
+        return self.above_floor, self.macro_f1, -self.loss
+
+
+def scorer_of(student: Student) -> Scorer:
+    """The student as a scorer: texts to `Scores`."""
+
+    def score(texts: Sequence[str]) -> list[Scores]:
+        windows = student.encoder.encode(texts)
+        return scores_of(logits_of(student.network, windows.ids), windows.owner, student.policy)
+
+    return score
+
+
+def quality_of(student: Student, split: ValidationSplit, floor: float) -> Quality:
+    """Macro-F1, worst recall and loss on the human labels of a validation split."""
+    gold = split.gold
+    windows = student.encoder.encode([example.text for example in gold])
+    policy = student.policy
+    rows = probabilities_of(logits_of(student.network, windows.ids), policy)
+    probabilities = worst(rows, windows.owner, policy)
+    if policy.kind == "multi_label":
+        truth = np.array([[name in (example.labels or ()) for name in policy.ids] for example in gold])
+        said, names = probabilities >= 0.5, list(range(len(policy.ids)))
+        loss = -np.log(np.clip(np.where(truth, probabilities, 1 - probabilities), 1e-7, 1)).mean()
+    else:
+        truth = np.array([policy.ids.index(example.label or policy.benign) for example in gold])
+        said, names = probabilities.argmax(1), sorted(set(truth.tolist()))
+        loss = log_loss(truth, probabilities, labels=range(len(policy.ids)))
+    recalls = recall_score(truth, said, labels=names, average=None, zero_division=0)
+    f1 = f1_score(truth, said, labels=names, average="macro", zero_division=0)
+    return Quality(float(f1), float(recalls.min()), float(loss), bool(recalls.min() >= floor))

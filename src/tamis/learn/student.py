@@ -1,0 +1,152 @@
+"""The student: a frozen base with LoRA, or all of it, and a new head; saved as what was trained, no more."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from tamis import models
+from tamis.config import StudentConfig
+from tamis.errors import ConfigError, TrainingError
+from tamis.network import DTYPES, Network, Pooling, bfloat16_is_fast, is_decoder, load_base
+from tamis.policy import Policy
+from tamis.windows import Encoder
+
+# What the parts of an attention block are called in the families a student may come from.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "query": ("q_proj", "query", "q_lin", "query_proj", "Wqkv"),
+    "key": ("k_proj", "key", "k_lin", "key_proj"),
+    "value": ("v_proj", "value", "v_lin", "value_proj"),
+    "output": ("o_proj", "attention.output.dense", "out_lin", "Wo"),
+    "ffn": ("gate_proj", "up_proj", "down_proj", "intermediate.dense", "output.dense", "lin1", "lin2", "Wi"),
+}
+
+
+@dataclass(frozen=True)
+class Student:
+    """A network with what it takes to use and to rebuild it."""
+
+    network: Network
+    encoder: Encoder
+    policy: Policy
+    config: StudentConfig
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that training changes, by name."""
+        return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def load(self, path: Path) -> None:
+        """Put saved weights in place.
+
+        Raises:
+            TrainingError: the file is of a student with other weights.
+        """
+        state = load_file(path)
+        if set(state) != set(self.trained()):
+            raise TrainingError(f"{path} is of another student (other rank, targets or mode): remove it and train again")
+        self.network.load_state_dict(state, strict=False)
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained, the head included, the tokenizer and how to rebuild the rest."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.contiguous() for name, p in self.trained().items()}, folder / "trained.safetensors")
+        self.encoder.tokenizer.save(str(folder / "tokenizer.json"))
+        settings = {"student": self.config.model_dump(mode="json"), "policy": self.policy.model_dump(mode="json")}
+        (folder / "student.json").write_text(json.dumps(settings | {"facts": self.facts}, ensure_ascii=False, indent=1))
+
+
+def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Student:
+    """A fresh student; the same seed gives the same adapters and head.
+
+    Raises:
+        WeightsError: the base cannot be had.
+        ConfigError: LoRA targets that the base does not have.
+    """
+    folder = models.training_folder(config.model)
+    decoder = is_decoder(folder)
+    base = load_base(folder, _dtype(config))
+    pooling: Pooling = ("last" if decoder else "mean") if config.pooling == "auto" else config.pooling
+    torch.manual_seed(seed)
+    network = Network(_adapted(base, config), len(policy.ids), pooling)
+    return Student(network, _encoder(config, folder), policy, config)
+
+
+def load_student(folder: Path) -> Student:
+    """A trained student from its folder."""
+    settings = json.loads((folder / "student.json").read_text())
+    config = StudentConfig.model_validate(settings["student"])
+    student = build_student(config, Policy.model_validate(settings["policy"]))
+    student.load(folder / "trained.safetensors")
+    student.facts.update(settings["facts"])
+    return student
+
+
+def merged(student: Student) -> Network:
+    """The network with its LoRA merged into float32 weights; the student itself is left as it is.
+
+    Merging in 16 bits would lose small updates, and into a 4-bit base it ruins it.
+    """
+    fresh = build_student(student.config.model_copy(update={"pretrained_dtype": "float32"}), student.policy)
+    fresh.network.load_state_dict(student.trained(), strict=False)
+    network = fresh.network.float()
+    if student.config.mode == "lora":
+        network.base = network.base.merge_and_unload()  # type: ignore[operator]
+    return network.eval()
+
+
+def _dtype(config: StudentConfig) -> torch.dtype:
+    if config.mode == "full":
+        return torch.float32
+    if config.pretrained_dtype == "auto":
+        return torch.bfloat16 if bfloat16_is_fast() else torch.float32
+    return DTYPES[config.pretrained_dtype]
+
+
+def _encoder(config: StudentConfig, folder: Path) -> Encoder:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return Encoder(tokenizer, config.template or models.template_of(config.model), config.max_tokens)
+
+
+def _adapted(base: nn.Module, config: StudentConfig) -> nn.Module:
+    if config.mode == "full":
+        return base
+    base.requires_grad_(False)
+    if config.mode == "head":
+        return base
+    lora = PeftLora(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=_modules(base, config),
+    )
+    return get_peft_model(base, lora)
+
+
+def _modules(base: nn.Module, config: StudentConfig) -> str | list[str]:
+    """Module names of the base that the configured targets stand for."""
+    if config.lora.targets == "all-linear":
+        return "all-linear"
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    found: list[str] = []
+    for target in config.lora.targets:
+        names = [name for name in linear if name.endswith(TARGETS.get(target, (target,)))]
+        if target == "ffn":
+            names = [name for name in names if "attention" not in name]
+        if not names:
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise ConfigError(f"student.lora.targets: {config.model} has no {target!r}; its layers are {', '.join(leaves)}")
+        found += names
+    return sorted(set(found))
+
+

@@ -1,0 +1,169 @@
+"""The classifier itself: a transformer, a pooling and a linear head; the student and the torch backend share it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from tamis.errors import WeightsError
+
+Pooling = Literal["mean", "last", "first"]
+WORTHWHILE, SIMILAR = 192, 0.75
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Network(nn.Module):
+    """Token ids to logits.
+
+    Args:
+        base: a transformers model that returns `last_hidden_state`.
+        outputs: number of categories.
+        pooling: which token, or the mean of all, speaks for the text.
+    """
+
+    def __init__(self, base: nn.Module, outputs: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.base = base
+        self.pooling = pooling
+        self._first_position = first_position(base)
+        self.head = nn.Linear(base.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            ids: (batch, length) token ids.
+            mask: (batch, length), 1 for tokens and 0 for padding on either side.
+
+        Returns:
+            (batch, categories) in float32, because 16-bit probabilities tie and saturate.
+        """
+        hidden = self.base(input_ids=ids, attention_mask=mask, **self._positions(mask)).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(pool(hidden, mask, self.pooling).to(self.head.weight.dtype))
+
+
+    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
+        """Positions that count tokens, not padding, so that the side of the padding changes nothing."""
+        if self._first_position is None:
+            return {}
+        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + self._first_position}
+
+
+def first_position(base: nn.Module) -> int | None:
+    """Position of a text's first token: 0, behind the padding id in the RoBERTa family, None where none is taken."""
+    if "position_ids" not in inspect.signature(base.forward).parameters:
+        return None
+    table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
+    return 0 if table is None or table.padding_idx is None else int(table.padding_idx) + 1
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """One vector a text: (batch, length, width) and (batch, length) -> (batch, width)."""
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(torch.float32)
+        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    far = mask.shape[1]
+    index = (places * mask).argmax(1) if pooling == "last" else (places + far * (1 - mask)).argmin(1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), index]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Right-padded (batch, length) ids and their mask."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad_id)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.as_tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, of at most `tokens` padded tokens each.
+
+    A batch also ends where the next row is much shorter, once it is large enough to be worth a pass of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        longest = lengths[batch[0]] if batch else 0
+        worthwhile = longest * len(batch) >= WORTHWHILE and lengths[index] < SIMILAR * longest
+        if batch and (worthwhile or longest * (len(batch) + 1) > tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def logits_of(network: Network, rows: Sequence[Sequence[int]], tokens: int = 4096) -> npt.NDArray[np.float32]:
+    """Logits of token rows in their order, (rows, categories), `tokens` padded tokens at a time."""
+    network.eval()
+    device = network.head.weight.device
+    out = np.empty((len(rows), network.head.out_features), dtype=np.float32)
+    for batch in by_length([len(row) for row in rows], tokens):
+        ids, mask = pad([rows[i] for i in batch])
+        with mixed_precision(device):
+            out[batch] = network(ids.to(device), mask.to(device)).float().cpu().numpy()
+    return out
+
+
+def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The transformer of a transformers folder, without any head of its own.
+
+    Attention is the plain one: on a processor the fused kernel's bfloat16 backward pass takes a third of a step.
+
+    Raises:
+        WeightsError: the folder holds no model, or weights are missing from it.
+    """
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    try:
+        base, info = AutoModel.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False, attn_implementation=attention
+        )
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    if missing:
+        raise WeightsError(f"{folder} lacks {len(missing)} weights, first {missing[0]}: it is another model's file")
+    if hasattr(base, "pooler"):
+        base.pooler = None
+    return base
+
+
+def is_decoder(folder: Path) -> bool:
+    """Whether a model folder holds a decoder, which speaks through its last token."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return any("CausalLM" in name for name in config.architectures or ()) or bool(getattr(config, "is_decoder", False))
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether the processor, or the accelerator, computes in bfloat16 rather than emulating it."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def mixed_precision(device: torch.device, wanted: str = "auto") -> AbstractContextManager[None]:
+    """Autocast to bfloat16 where `wanted`, or where it is fast; else float32."""
+    use = wanted == "bfloat16" or (wanted == "auto" and bfloat16_is_fast())
+    return torch.autocast(device.type, dtype=torch.bfloat16) if use else nullcontext()
+
+
+def parameters_of(network: nn.Module) -> tuple[int, int]:
+    """Number of parameters, and of those that are trained."""
+    every = list(network.parameters())
+    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)

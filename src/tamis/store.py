@@ -1,0 +1,260 @@
+"""The teacher's signals in a database, each committed as it arrives: SQLite by default, PostgreSQL by URL.
+
+Rows are matched by (teacher, label space, example id, repeat), never by position, and every row read is checked to
+hold what its key says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    JSON,
+    URL,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from tamis.errors import ConfigError, DataError, need
+from tamis.records import TeacherSignal
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30.0
+_MIGRATION_LOCK = 7_461_513
+
+metadata = MetaData()
+signals_table = Table(
+    "signals",
+    metadata,
+    Column("teacher", String(200), primary_key=True),
+    Column("label_space", String(64), primary_key=True),
+    Column("example_id", String(64), primary_key=True),
+    Column("repeat", Integer, primary_key=True),
+    Column("outcome", String(16), nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+notes_table = Table(
+    "notes", metadata, Column("key", String(300), primary_key=True), Column("value", JSON, nullable=False)
+)
+
+
+class Store:
+    """Signals and notes of one database; use it as a context manager."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+
+    @classmethod
+    def open(cls, url: str | Path, busy_seconds: float = BUSY_SECONDS) -> Self:
+        """Open a database and bring its schema up to date.
+
+        Args:
+            url: a SQLAlchemy URL, or the path of a SQLite file; its folder is created.
+            busy_seconds: how long a SQLite write waits for another process.
+
+        Raises:
+            ConfigError: it cannot be opened, is locked or unwritable, or was written by a newer tamis.
+        """
+        where = _url(url)
+        with _sentences(where):
+            _make_folder(where)
+            engine = _engine(where, busy_seconds)
+            try:
+                _migrate(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+        return cls(engine)
+
+    def add(self, signal: TeacherSignal, repeat: int = 0) -> None:
+        """Commit one signal. A key that is there keeps its answer; only a `failed` one is replaced.
+
+        Raises:
+            ConfigError: the database cannot be written.
+        """
+        row = {
+            "teacher": signal.teacher,
+            "label_space": signal.label_space,
+            "example_id": signal.example_id,
+            "repeat": repeat,
+            "outcome": signal.outcome,
+            "method": signal.method,
+            "body": _body(signal),
+            "created": datetime.now(UTC),
+        }
+        key = [column.name for column in signals_table.primary_key]
+        insert = self._insert(signals_table).values(row)
+        new = {name: insert.excluded[name] for name in row if name not in key}
+        with self._begin() as connection:
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=key, set_=new, where=signals_table.c.outcome == "failed")
+            )
+
+    def signals(self, teacher: str, label_space: str, repeat: int = 0) -> dict[str, TeacherSignal]:
+        """Signals of one teacher over one label space, by example id.
+
+        Raises:
+            DataError: a row holds another example, teacher or label space than its key says.
+            ConfigError: the database cannot be read.
+        """
+        columns = signals_table.c
+        query = select(columns.example_id, columns.body).where(
+            columns.teacher == teacher, columns.label_space == label_space, columns.repeat == repeat
+        )
+        with self._begin() as connection:
+            rows = connection.execute(query).all()
+        return {row.example_id: _signal(row.body, row.example_id, teacher, label_space) for row in rows}
+
+    def note(self, key: str) -> Any | None:
+        """The JSON value noted under `key`; None when there is none."""
+        with self._begin() as connection:
+            return connection.execute(select(notes_table.c.value).where(notes_table.c.key == key)).scalar()
+
+    def set_note(self, key: str, value: Any) -> None:
+        """Note a JSON value under `key`, in place of an earlier one."""
+        insert = self._insert(notes_table).values(key=key, value=value)
+        with self._begin() as connection:
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
+            )
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with _sentences(self._engine.url), self._engine.begin() as connection:
+            yield connection
+
+
+def _body(signal: TeacherSignal) -> dict[str, Any]:
+    plain = {field.name: getattr(signal, field.name) for field in fields(signal)}
+    return plain | {"probabilities": dict(signal.probabilities), "evidence": list(signal.evidence)}
+
+
+def _signal(body: Mapping[str, Any], example_id: str, teacher: str, label_space: str) -> TeacherSignal:
+    known = {field.name for field in fields(TeacherSignal)}
+    kept = {name: value for name, value in body.items() if name in known}
+    signal = TeacherSignal(**kept | {"evidence": tuple(body["evidence"])})
+    got = (signal.example_id, signal.teacher, signal.label_space)
+    wanted = (example_id, teacher, label_space)
+    if got != wanted:
+        raise DataError(
+            f"the store's row of example {example_id} holds {' / '.join(got)}, wanted {' / '.join(wanted)}:"
+            " the database was changed by hand; delete that row and label again"
+        )
+    return signal
+
+
+def _url(url: str | Path) -> URL:
+    """A SQLAlchemy URL; a plain path is SQLite, PostgreSQL goes through psycopg."""
+    if isinstance(url, Path) or "://" not in url:
+        return URL.create("sqlite", database=str(url))
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            "the store's URL cannot be read: write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
+    if parsed.get_backend_name() in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        raise ConfigError(f"the store cannot be {parsed.get_backend_name()}: give a SQLite or PostgreSQL URL")
+    return parsed
+
+
+def _make_folder(url: URL) -> None:
+    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _engine(url: URL, busy_seconds: float) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        need("psycopg", "postgres")
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": busy_seconds})
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions itself, or DDL of a migration could not be rolled back.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Two processes that open a new database at once must not both migrate it.
+        immediate = connection.get_execution_options().get("tamis_migrates")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = ScriptDirectory.from_config(config)
+    head = known.get_current_head()
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current == head:
+        return
+    if current is not None and current not in {script.revision for script in known.walk_revisions()}:
+        raise ConfigError(
+            f"the store's schema is {current} and this tamis knows up to {head}: a newer tamis wrote it;"
+            " upgrade tamis or name another store"
+        )
+    with engine.connect().execution_options(tamis_migrates=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _sentences(url: URL) -> Iterator[None]:
+    """Turn a driver's error into one sentence, without the password and without the row."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        reason = " ".join(str(cause).split("\n")[0].split())[:200] or type(cause).__name__
+        raise ConfigError(
+            f"cannot use the store {url.render_as_string(hide_password=True)}: {reason};"
+            " check that it can be written and that no other process holds it, or set `store`"
+        ) from error

@@ -1,0 +1,121 @@
+"""A GGUF file as the teacher: llama.cpp serves it on loopback in this process, the endpoint's code asks it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tamis.config import TeacherConfig
+from tamis.errors import WeightsError, need
+from tamis.policy import Policy
+from tamis.records import Example
+from tamis.store import Store
+from tamis.teach.endpoint import Connection, EndpointTeacher, fingerprint, prompt_of
+
+CONTEXT = 4096
+"""Tokens a request: prompt and text; a longer one fails and says so."""
+EDGE = 1 << 20
+
+
+class GgufServer:
+    """llama.cpp with `parallel` slots; starts when its address is first asked for and lives as long as this object."""
+
+    def __init__(self, path: Path, parallel: int) -> None:
+        self.path = path
+        self.parallel = parallel
+        self._server: Any = None
+        self._lock = threading.Lock()
+
+    def address(self) -> str:
+        """The base URL of its chat completions.
+
+        Raises:
+            WeightsError: the file is damaged, or llama.cpp does not know the model.
+        """
+        with self._lock:
+            if self._server is None:
+                self._server = self._start()
+            return f"{self._server.listening_address}/v1"
+
+    def _start(self) -> Any:
+        xllamacpp = need("xllamacpp", "train")
+        try:
+            return xllamacpp.Server(parameters(xllamacpp, self.path, self.parallel))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise WeightsError(
+                f"llama.cpp cannot load {self.path}: fetch it again, or give another GGUF file"
+            ) from error
+
+
+def parameters(xllamacpp: Any, path: Path, parallel: int) -> Any:
+    """Settings of the server, chosen by measurement on two cores (docs/experiments)."""
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.hostnames = ["127.0.0.1"]
+    params.port = _free_port()
+    params.n_parallel = parallel
+    params.n_ctx = CONTEXT * parallel
+    params.verbosity = -1
+    # Copying idle slots to memory costs more than the one prefix they all share.
+    params.cache_ram_mib = 0
+    threads = cores()
+    for pool in (params.cpuparams, params.cpuparams_batch):
+        pool.n_threads = threads
+        # Spinning threads stall for seconds when any other process wants a core.
+        pool.poll = 0
+    return params
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def gguf_teacher(
+    config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None = None
+) -> EndpointTeacher:
+    """A local GGUF model as the teacher.
+
+    Raises:
+        WeightsError: the file is missing, truncated or damaged.
+        ConfigError: gold that does not fit the policy.
+    """
+    from tamis.models import resolve  # noqa: PLC0415 - heavy
+    from tamis.models.gguf import check_gguf  # noqa: PLC0415 - heavy
+
+    path = _file(resolve(config.model), config.model)
+    check_gguf(path)
+    server = GgufServer(path, config.concurrency)
+    prompt = prompt_of(config, policy, gold)
+    connection = Connection(f"llama.cpp ({path.name})", config.model, "none", server.address)
+    return EndpointTeacher(config, prompt, connection, fingerprint(config, prompt, weights_hash(path)), store)
+
+
+def _file(path: Path, name: str) -> Path:
+    if path.is_file():
+        return path
+    inside = sorted(path.glob("*.gguf"))
+    if len(inside) != 1:
+        raise WeightsError(f"teacher.model {name}: {path} holds {len(inside)} GGUF files, name the one to use")
+    return inside[0]
+
+
+def weights_hash(path: Path) -> str:
+    """Hash of a large file's size and both ends: enough to tell files apart, and quick."""
+    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(EDGE))
+        file.seek(max(0, path.stat().st_size - EDGE))
+        digest.update(file.read(EDGE))
+    return digest.hexdigest()[:16]

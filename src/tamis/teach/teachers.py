@@ -1,0 +1,142 @@
+"""The seam every teacher stands behind, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Protocol
+
+from tamis.config import TeacherConfig
+from tamis.errors import ConfigError, TeacherError
+from tamis.policy import Policy
+from tamis.records import Example, Scorer, TeacherSignal
+from tamis.store import Store
+
+
+class Teacher(Protocol):
+    """Who labels. One method: examples in, a signal for each as it is answered, in any order.
+
+    `ask` draws an example only when it can put the question at once, so whoever feeds it decides before every question
+    whether there is to be another one. Closing the iterator gives up what is in flight.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and hash of all that changes its answers."""
+
+    @property
+    def label_space(self) -> str:
+        """Hash of the categories it answers in."""
+
+    def ask(self, examples: Iterable[Example]) -> Generator[TeacherSignal, None, None]:
+        """Signals of these examples.
+
+        Raises:
+            TeacherError: it cannot be asked at all; what it says of single rows is an outcome, not an error.
+        """
+
+
+class ScorerTeacher:
+    """Anything that scores texts (a bundle, an earlier student) as the teacher."""
+
+    def __init__(self, scorer: Scorer, policy: Policy, fingerprint: str, trained_on: frozenset[str]) -> None:
+        self.scorer = scorer
+        self.policy = policy
+        self.fingerprint = fingerprint
+        self.label_space = policy.label_space
+        self.trained_on = trained_on
+
+    def ask(self, examples: Iterable[Example]) -> Generator[TeacherSignal, None, None]:
+        """Signals of these examples, in their order.
+
+        Raises:
+            TeacherError: it was trained on one of them, so its answer would be memory, not judgement.
+        """
+        for example in examples:
+            if example.id in self.trained_on:
+                raise TeacherError(
+                    f"teacher {self.fingerprint} was trained on row {example.id}: label rows it has not seen,"
+                    " or train it without that part of the gold"
+                )
+            yield self._signal(example)
+
+    def _signal(self, example: Example) -> TeacherSignal:
+        scores = self.scorer([example.text])[0]
+        known = sum(scores.probabilities.values())
+        return TeacherSignal(
+            example_id=example.id,
+            teacher=self.fingerprint,
+            label_space=self.label_space,
+            method="local_logits",
+            outcome="ok" if known > 0 else "failed",
+            probabilities=dict(scores.probabilities),
+            known_mass=known,
+            risk=scores.risk if known > 0 else None,
+        )
+
+
+def scorer_teacher(scorer: Scorer, policy: Policy, fingerprint: str, trained_on: frozenset[str]) -> Teacher:
+    """A bundle, or any other scorer, as the teacher.
+
+    Args:
+        scorer: texts to scores over the policy's categories.
+        policy: the policy it was made for.
+        fingerprint: name and hash of the scorer.
+        trained_on: content ids it was trained on; asking about one of them is refused.
+    """
+    return ScorerTeacher(scorer, policy, fingerprint, trained_on)
+
+
+def _openai(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
+    from tamis.teach.endpoint import openai_teacher  # noqa: PLC0415 - heavy
+
+    return openai_teacher(config, policy, gold, store)
+
+
+def _gguf(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
+    from tamis.teach.gguf import gguf_teacher  # noqa: PLC0415 - heavy
+
+    return gguf_teacher(config, policy, gold, store)
+
+
+def _transformers(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
+    from tamis.teach.local import transformers_teacher  # noqa: PLC0415 - heavy
+
+    return transformers_teacher(config, policy, gold, store)
+
+
+def _bundle(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
+    raise ConfigError(
+        "a teacher of kind bundle needs the bundle's scorer: `tamis run` opens it; from Python call scorer_teacher(...)"
+    )
+
+
+TeacherFactory = Callable[[TeacherConfig, Policy, Sequence[Example], "Store | None"], Teacher]
+
+TEACHERS: dict[str, TeacherFactory] = {
+    "openai": _openai,
+    "gguf": _gguf,
+    "transformers": _transformers,
+    "bundle": _bundle,
+}
+"""By `teacher.kind`: (config, policy, gold of the training split for few-shot, store for probe results) -> teacher."""
+
+
+def make_teacher(
+    config: TeacherConfig, policy: Policy, gold: Sequence[Example] = (), store: Store | None = None
+) -> Teacher:
+    """The teacher a recipe names.
+
+    Args:
+        config: who labels, and how it is asked.
+        policy: the categories.
+        gold: human-labelled examples of the training split, for few-shot.
+        store: keeps what a probe found out, so that a restart does not ask again.
+
+    Raises:
+        ConfigError: a recipe without a teacher, or gold that does not fit the policy.
+        TeacherError: it cannot be asked.
+        WeightsError: its weights are missing or damaged.
+    """
+    if config.kind not in TEACHERS:
+        raise ConfigError(f"teacher.kind is {config.kind}: set it to one of {', '.join(TEACHERS)}")
+    return TEACHERS[config.kind](config, policy, gold, store)

@@ -1,0 +1,128 @@
+"""From a text to windows of token ids, and from the windows' scores back to one row a text.
+
+Needs no torch, so that training and every serving backend share it. Nothing is cut: a long text becomes overlapping
+windows, and the window with the highest risk speaks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from tamis.errors import ConfigError
+from tamis.policy import Policy
+from tamis.records import Scores
+
+SLOT = "{text}"
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token ids of each window and the index of the text it belongs to."""
+
+    ids: list[list[int]]
+    owner: list[int]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Tokenizer, template and window length; what must be the same in training and serving.
+
+    Args:
+        tokenizer: a fast tokenizer with its special tokens.
+        template: how a text is shown, with `{text}` once.
+        max_tokens: tokens a window, special tokens and template included.
+    """
+
+    tokenizer: Tokenizer
+    template: str = SLOT
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.template.count(SLOT) != 1:
+            raise ConfigError(f"student.template must hold {SLOT} once, got {self.template!r}")
+        if self._room < 4:
+            raise ConfigError(f"student.max_tokens ({self.max_tokens}) leaves no room for the text: raise it")
+
+    @classmethod
+    def from_file(cls, path: Path, template: str, max_tokens: int) -> Encoder:
+        """An encoder from a `tokenizer.json`."""
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(tokenizer, template, max_tokens)
+
+    @property
+    def template_hash(self) -> str:
+        """Hash of the template and the window length; a bundle with another one is refused."""
+        return hashlib.sha256(f"{self.template}\0{self.max_tokens}".encode()).hexdigest()[:16]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """Ids before and after the text: special tokens and the template's own words."""
+        before, after = self.template.split(SLOT)
+        bare = self.tokenizer.encode("a", add_special_tokens=False).ids
+        dressed = self.tokenizer.encode("a", add_special_tokens=True).ids
+        start = next(i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
+        words = [self.tokenizer.encode(part, add_special_tokens=False).ids if part else [] for part in (before, after)]
+        return dressed[:start] + words[0], words[1] + dressed[start + len(bare) :]
+
+    @property
+    def _room(self) -> int:
+        return self.max_tokens - sum(map(len, self._frame))
+
+    def encode(self, texts: Sequence[str]) -> Windows:
+        """Windows of all texts, in order; an empty text has one window."""
+        head, tail = self._frame
+        # A lone surrogate cannot be encoded; it becomes a question mark rather than an error.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        ids: list[list[int]] = []
+        owner: list[int] = []
+        for index, encoding in enumerate(self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
+            for part in overlapping(encoding.ids, self._room):
+                ids.append(head + part + tail)
+                owner.append(index)
+        return Windows(ids, owner)
+
+
+def overlapping(ids: list[int], size: int) -> list[list[int]]:
+    """Cut `ids` into windows of `size` that overlap by a quarter; the last one ends with the text."""
+    if len(ids) <= size:
+        return [ids]
+    step = max(1, size - size // 4)
+    starts = [*range(0, len(ids) - size, step), len(ids) - size]
+    return [ids[start : start + size] for start in starts]
+
+
+def probabilities_of(logits: Array, policy: Policy, temperature: float = 1.0) -> Array:
+    """Softmax, or a sigmoid a category for a multi-label policy, of (windows, categories) logits in float32."""
+    scaled = logits.astype(np.float32) / np.float32(temperature)
+    if policy.kind == "multi_label":
+        return np.exp(-np.logaddexp(0, -scaled))
+    shifted = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def worst(probabilities: Array, owner: Sequence[int], policy: Policy) -> Array:
+    """The row of each text's riskiest window: (windows, categories) -> (texts, categories)."""
+    benign = policy.ids.index(policy.benign)
+    harmful = np.delete(probabilities, benign, axis=1)
+    risk = harmful.max(axis=1) if policy.kind == "multi_label" else harmful.sum(axis=1)
+    order = np.lexsort((risk, np.asarray(owner)))
+    owners = np.asarray(owner)[order]
+    last = np.append(owners[1:] != owners[:-1], True)
+    return probabilities[order[last]]
+
+
+def scores_of(logits: Array, owner: Sequence[int], policy: Policy, temperature: float = 1.0) -> list[Scores]:
+    """Scores of each text from the logits of its windows."""
+    rows = worst(probabilities_of(logits, policy, temperature), owner, policy)
+    return [policy.scores(dict(zip(policy.ids, map(float, row), strict=True))) for row in rows]

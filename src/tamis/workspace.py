@@ -1,0 +1,99 @@
+"""The folder of a run: one stage after another, each done again only when its inputs have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tamis.errors import ConfigError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Workspace:
+    """One run's folder, locked against a second run.
+
+    A stage has a fingerprint of its inputs; when it is finished, the fingerprint is written down with the stages it
+    builds on. `stage` answers whether the stage must run; a stage whose inputs have changed starts from an empty folder.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        self._lock = self.out / ".lock"
+        self._done = self.out / "stages.json"
+
+    def __enter__(self) -> Self:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {self.out}: {error.strerror}; choose another with --out") from error
+        other = _holder(self._lock)
+        if other:
+            raise ConfigError(f"{self.out} is in use by process {other}: wait for it or choose another --out")
+        self._lock.write_text(str(os.getpid()))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.unlink(missing_ok=True)
+
+    def run(self, name: str, inputs: Any, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
+        """Do a stage, or load what it made before from the same inputs.
+
+        Args:
+            name: of the stage and of its folder.
+            inputs: anything JSON can hold that decides the result.
+            work: does the stage in its folder; finds there what an interrupted run left.
+            load: reads a finished stage's result.
+        """
+        folder = self.out / name
+        print_ = fingerprint(inputs)
+        if self._finished().get(name) == print_:
+            log.info("%s: unchanged, reused", name)
+            return load(folder)
+        started = folder / ".inputs"
+        if started.is_file() and started.read_text() != print_:
+            log.info("%s: inputs have changed, starting over", name)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        started.write_text(print_)
+        log.info("%s: started", name)
+        result = work(folder)
+        self._finish(name, print_)
+        return result
+
+    def _finished(self) -> dict[str, str]:
+        return json.loads(self._done.read_text()) if self._done.is_file() else {}
+
+    def _finish(self, name: str, print_: str) -> None:
+        fresh = self._done.with_suffix(".partial")
+        fresh.write_text(json.dumps(self._finished() | {name: print_}, indent=1))
+        fresh.replace(self._done)
+
+
+def fingerprint(inputs: Any) -> str:
+    """Hash of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _holder(lock: Path) -> int | None:
+    """The living process that holds a lock; a killed one holds nothing."""
+    if not lock.is_file():
+        return None
+    text = lock.read_text().strip()
+    if not text.isdigit() or int(text) == os.getpid():
+        return None
+    try:
+        os.kill(int(text), 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return int(text)
