@@ -92,6 +92,13 @@ class Store:
                 raise
         return cls(engine)
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of a SQLite file, where large things beside it may stand; None for a server or memory."""
+        url = self._engine.url
+        on_disk = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+        return Path(str(url.database)).parent if on_disk else None
+
     def add(self, signal: TeacherSignal, repeat: int = 0) -> None:
         """Commit one signal. A key that is there keeps its answer; only a `failed` one is replaced.
 

@@ -22,6 +22,7 @@ UNLABELLED = "-"
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
         "title": "Data card",
+        "comma": ", ",
         "rows": "rows",
         "gold": "with a human verdict",
         "class": "class",
@@ -50,6 +51,7 @@ WORDS: dict[Language, dict[str, str]] = {
     },
     "zh": {
         "title": "数据卡",
+        "comma": "、",
         "rows": "行数",
         "gold": "有人工标注",
         "class": "类别",
@@ -143,7 +145,7 @@ def render(card: Mapping[str, Any], language: Language = "en") -> str:
     rule = words["rule"].format(share=settings["near_duplicate"], shingle=settings["shingle"], seed=settings["seed"])
     parts = [f"# {words['title']}", rule, _sizes(card, words)]
     if card["classes_without_verdict"]:
-        parts.append(words["absent"].format(classes="、".join(card["classes_without_verdict"])))
+        parts.append(words["absent"].format(classes=words["comma"].join(card["classes_without_verdict"])))
     parts += [_cross(card, key, words) for key in ("class", "source", "language", "length")]
     counts = [(words.get(name, name), count) for name, count in card["counts"].items()]
     parts += [f"## {words['removed']}", _markdown((words["reason"], words["rows"]), counts)]

@@ -103,7 +103,9 @@ def _examples(out: Path, name: str) -> tuple[Example, ...]:
         raise DataError(f"{path}:{number} holds no example ({error}): prepare the data again") from error
 
 
-def _example(record: dict[str, Any]) -> Example:
+def _example(record: Any) -> Example:
+    if not isinstance(record, dict):
+        raise TypeError(f"a {type(record).__name__}, wanted an object")
     if record.get("labels") is not None:
         record["labels"] = tuple(record["labels"])
     return Example(**record)

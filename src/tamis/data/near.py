@@ -22,8 +22,8 @@ PERMUTATIONS = 128
 MISSED = 1e-4
 """Largest probability of missing a pair that is exactly as similar as the threshold."""
 CHUNK_ROWS = 4096
-ESTIMATE_MARGIN = 0.15
-"""Four standard deviations of the estimate from about a hundred permutations."""
+DEVIATIONS = 5
+"""Standard deviations the estimate of a pair may lie below the threshold before the pair is passed over."""
 Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Signatures = npt.NDArray[np.uint32]
@@ -115,7 +115,8 @@ def _likely(near: set[int], index: int, signatures: Signatures, group: Integers,
     if group[index] >= 0:
         others = others[group[others] != group[index]]
     agreement = (signatures[others] == signatures[index]).mean(axis=1)
-    return [int(other) for other in others[agreement >= threshold - ESTIMATE_MARGIN]]
+    margin = DEVIATIONS * math.sqrt(threshold * (1 - threshold) / signatures.shape[1])
+    return [int(other) for other in others[agreement >= threshold - margin]]
 
 
 def _signatures(texts: Sequence[str], shingle: int, permutations: int, advance: Advance) -> Signatures:

@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from tamis.data.rows import Advance, Rejected
 from tamis.errors import DataError, need
@@ -53,9 +53,10 @@ def lines(path: Path, advance: Advance) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _unzipped(raw: BinaryIO, path: Path) -> io.BufferedReader:
-    stream = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-    return io.BufferedReader(cast(io.RawIOBase, stream), 1 << 16)
+def _unzipped(raw: io.BufferedReader, path: Path) -> io.BufferedReader:
+    if not path.name.endswith(".gz"):
+        return raw
+    return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=raw)), 1 << 16)
 
 
 def _sample(path: Path) -> bytes:

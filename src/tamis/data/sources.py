@@ -45,6 +45,7 @@ def _read_files(paths: list[Path], source: SourceConfig, policy: Policy, advance
         mapper = _Mapper(source, policy, str(path))
         progress = _after(sum(sizes[:number]), sum(sizes), advance)
         yield from mapper.rows(READERS[_suffix(path)](path, mapper.check_header, progress))
+        progress(sizes[number], sizes[number])
 
 
 def _after(before: int, total: int, advance: Advance) -> Advance:
@@ -244,7 +245,7 @@ class _Mapper:
         if self._rows == 0:
             reason, count = self._reasons.most_common(1)[0]
             raise DataError(
-                f"none of the {seen} rows of {self._where} can be used, {count} of them for `{reason}`: mend it"
+                f"none of the {seen} rows of {self._where} can be used, {count} for this: {reason}; mend the file"
             )
 
     def _unmapped(self) -> str:

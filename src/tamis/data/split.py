@@ -27,11 +27,13 @@ def split(examples: Iterable[Example], config: DataConfig, policy: Policy) -> Sp
     that new rows move few of the old ones. Gold beyond `config.gold` is hidden in training.
 
     Raises:
-        DataError: no verdicts, only one kind of them, fewer than classes, or a split that stays empty.
+        DataError: no verdicts, only one kind of them, fewer than classes, a split that stays empty, or an evaluation
+            source nothing is left of.
     """
     examples = tuple(examples)
     _check_verdicts(examples, policy)
     forced = {str(source.name): source.split for source in named(config.sources)}
+    _check_sources(examples, forced)
     parts: dict[SplitName, list[Example]] = {"train": [], "validation": [], "calibration": [], "test": []}
     strata: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
@@ -75,6 +77,17 @@ def _check_verdicts(examples: Sequence[Example], policy: Policy) -> None:
             f"{len(gold)} human verdicts for {classes} classes: label at least {10 * classes}, "
             "or keep fewer classes with `policy.only`"
         )
+
+
+def _check_sources(examples: Sequence[Example], forced: Mapping[str, SplitName | None]) -> None:
+    """Refuse an evaluation source nothing is left of: another one must not take its place in silence."""
+    present = {example.source for example in examples}
+    for name, place in forced.items():
+        if place in SHARED and name not in present:
+            raise DataError(
+                f"source {name} is used for {place} and none of its rows is left: "
+                "name its column of verdicts in `label`, or leave its `split` out"
+            )
 
 
 def _check_parts(parts: Mapping[SplitName, Sequence[Example]], config: SplitConfig) -> None:

@@ -40,7 +40,7 @@ def rows_of(examples: Sequence[Example], signals: Mapping[str, TeacherSignal], e
     Raises:
         TrainingError: no row has a label, or a signal belongs to another example or label space.
     """
-    usable = [e for e in examples if e.is_gold or answered(signals.get(e.id), e, policy)]
+    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_gold]
     if not usable:
         raise TrainingError("no training row has a human label or a teacher's answer: label first, or add gold")
     windows = encoder.encode([example.text for example in usable])
@@ -88,7 +88,7 @@ def batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:
 
 def micro_batches(batch: Sequence[int], lengths: Sequence[int], tokens: int, parts: int) -> Iterator[list[int]]:
     """Cut one batch into parts of similar length: little padding, and still the gradient of a random batch."""
-    ceiling = -(-len(batch) // parts)
+    most = max(1, len(batch) // parts)
     for group in by_length([lengths[i] for i in batch], tokens):
-        for start in range(0, len(group), ceiling):
-            yield [batch[i] for i in group[start : start + ceiling]]
+        for start in range(0, len(group), most):
+            yield [batch[i] for i in group[start : start + most]]

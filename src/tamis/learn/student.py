@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -90,17 +90,17 @@ def load_student(folder: Path) -> Student:
     return student
 
 
-def merged(student: Student) -> Network:
-    """The network with its LoRA merged into float32 weights; the student itself is left as it is.
+def merged(student: Student) -> Student:
+    """The student with its LoRA merged into the weights, as it is served; the one given is left as it is.
 
-    Merging in 16 bits would lose small updates, and into a 4-bit base it ruins it.
+    Merging happens in float32: in 16 bits small updates are lost, and a 4-bit base is ruined by it.
     """
     fresh = build_student(student.config.model_copy(update={"pretrained_dtype": "float32"}), student.policy)
     fresh.network.load_state_dict(student.trained(), strict=False)
-    network = fresh.network.float()
     if student.config.mode == "lora":
-        network.base = network.base.merge_and_unload()  # type: ignore[operator]
-    return network.eval()
+        fresh.network.base = fresh.network.base.merge_and_unload()  # type: ignore[operator]
+    fresh.network.base.to(_dtype(student.config))
+    return replace(student, network=fresh.network.eval().requires_grad_(requires_grad=False))
 
 
 def _dtype(config: StudentConfig) -> torch.dtype:

@@ -132,7 +132,7 @@ class Trainer:
                     self._report_balance(terms)
                 self.accelerator.backward(sum(terms.values(), logits.sum() * 0) * self.accelerator.num_processes)
             for name, value in terms.items():
-                values[name] = values.get(name, 0.0) + float(value)
+                values[name] = values.get(name, 0.0) + value.item()
         self._apply(values)
         return values
 

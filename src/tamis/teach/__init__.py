@@ -1,1 +1,7 @@
 """What the teacher says, and how good it is."""
+
+from tamis.teach.audit import audit
+from tamis.teach.label import agreement_with_itself, label
+from tamis.teach.teachers import TEACHERS, Teacher, make_teacher, scorer_teacher
+
+__all__ = ["TEACHERS", "Teacher", "agreement_with_itself", "audit", "label", "make_teacher", "scorer_teacher"]

@@ -22,7 +22,7 @@ from tamis.store import Store
 from tamis.teach import answers
 from tamis.teach.budget import cost_of
 from tamis.teach.probe import Answering, probe
-from tamis.teach.prompt import Prompt, choose_style
+from tamis.teach.prompt import Ask, Prompt, choose_style
 from tamis.teach.shots import make_shots
 
 REFUSALS = ("content exists risk", "content_filter", "content_policy", "data_inspection", "sensitive", "moderation")
@@ -152,7 +152,7 @@ class EndpointTeacher:
     async def answer(self, client: AsyncOpenAI, answering: Answering, example: Example, order: int) -> list[Reply]:
         """Put the question once, or as often as there are votes."""
         times = self.config.votes if answering.method == "votes" else 1
-        ask = "json" if answering.method == "verbalised" else "one"
+        ask: Ask = "json" if answering.method == "verbalised" else "one"
         options: dict[str, Any] = {"temperature": 1, "max_tokens": answering.max_tokens}
         if answering.method == "logprobs":
             options |= {"logprobs": True, "top_logprobs": answering.top_logprobs}
@@ -191,8 +191,8 @@ class EndpointTeacher:
         except openai.APIConnectionError as error:
             reason = type(error.__cause__ or error).__name__
             raise TeacherError(
-                f"cannot reach the teacher at {self.connection.base_url} ({reason}): check teacher.base_url and the network;"
-                " rows already labelled are kept"
+                f"cannot reach the teacher at {self.connection.base_url} ({reason}): check teacher.base_url"
+                " and the network; rows already labelled are kept"
             ) from error
         except openai.APIError:
             return Reply("failed")

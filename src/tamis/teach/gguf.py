@@ -91,8 +91,8 @@ def gguf_teacher(
         WeightsError: the file is missing, truncated or damaged.
         ConfigError: gold that does not fit the policy.
     """
-    from tamis.models import resolve  # noqa: PLC0415 - heavy
-    from tamis.models.gguf import check_gguf  # noqa: PLC0415 - heavy
+    from tamis.models import resolve
+    from tamis.models.gguf import check_gguf
 
     path = _file(resolve(config.model), config.model)
     check_gguf(path)

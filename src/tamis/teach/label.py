@@ -106,8 +106,8 @@ def _asked(rows: Sequence[Example], teacher: Teacher, meter: Meter) -> Iterator[
         raise TeacherError(f"teacher {teacher.fingerprint} left {len(flying)} rows unanswered: run again")
     if left:
         raise BudgetError(
-            f"labelling stopped at {meter}: the next question could pass the budget of {meter.limit} and {len(left)} rows are"
-            " left; raise teacher.budget and run again, what is labelled is kept"
+            f"labelling stopped at {meter}: the next question could pass the budget of {meter.limit} and"
+            f" {len(left)} rows are left; raise teacher.budget and run again, what is labelled is kept"
         )
 
 

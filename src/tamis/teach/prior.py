@@ -22,7 +22,8 @@ def content_free(language: Language) -> list[Example]:
 def prior_of(signals: Iterable[TeacherSignal], policy: Policy) -> dict[str, float]:
     """Mean normalised answer to these questions; empty when none has one.
 
-    Over content-free questions this is contextual calibration, over a batch of rows batch calibration (Zhou et al., 2023).
+    Over content-free questions this is contextual calibration; over many rows it is batch calibration (Zhou et al.,
+    2023), which takes a rare category for an unwilling teacher and so suits balanced rows only.
     """
     rows = [_normalised(signal.probabilities) for signal in signals if _is_correctable(signal)]
     if not rows:

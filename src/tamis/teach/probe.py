@@ -51,8 +51,8 @@ async def probe(teacher: EndpointTeacher, client: AsyncOpenAI) -> Answering:
                 _log.warning("%s gives no usable log-probabilities: asking by %s", teacher.fingerprint, way.method)
             return way
     raise TeacherError(
-        f"the teacher at {teacher.connection.base_url} (model {teacher.connection.model}) answers the test question in no"
-        f" usable way (tried {', '.join(allowed)}): check that it is a chat model, or set teacher.method"
+        f"the teacher at {teacher.connection.base_url} (model {teacher.connection.model}) answers the test question"
+        f" in no usable way (tried {', '.join(allowed)}): check that it is a chat model, or set teacher.method"
     )
 
 
@@ -70,8 +70,8 @@ async def _works(teacher: EndpointTeacher, client: AsyncOpenAI, way: Answering) 
     bad = next((reply for reply in replies if reply.outcome != "ok"), None)
     if bad and bad.status not in (200, 400, 422):
         raise TeacherError(
-            f"the teacher at {teacher.connection.base_url} answers the test question with status {bad.status} even after"
-            f" {teacher.config.retries} retries: try again later, or raise teacher.timeout and teacher.retries"
+            f"the teacher at {teacher.connection.base_url} answers the test question with status {bad.status}"
+            f" even after {teacher.config.retries} retries: try again later, or raise teacher.timeout or retries"
         )
     return bad is None and _is_usable(teacher, way, replies)
 

@@ -42,7 +42,8 @@ TEXTS: dict[Language, dict[str, str]] = {
         "line": "{word}: {definition}",
         "letter": "{word}. {name}: {definition}",
         "one": "Answer with one category only: {words}.",
-        "json": "Answer with one JSON object only: its keys are {words}, each value the probability (0 to 1) of the category.",
+        "json": "Answer with one JSON object only: "
+        "its keys are {words}, each value the probability (0 to 1) of the category.",
         "question": "Text: {text}\nCategory:",
         "separator": ", ",
     },
@@ -148,8 +149,8 @@ def choose_style(policy: Policy, language: Language, tokenize: Callable[[str], S
         return "words"
     if len(words) > len(LETTERS):
         raise ConfigError(
-            f"policy {policy.name}: the short names {clash[0]} and {clash[1]} begin alike and {len(words)} categories are"
-            " too many for letters; change one `short` name"
+            f"policy {policy.name}: the short names {clash[0]} and {clash[1]} begin alike and {len(words)} categories"
+            " are too many for letters; change one `short` name"
         )
     _log.warning("the short names %s and %s begin with the same token: the teacher answers with letters", *clash)
     return "letters"

@@ -44,7 +44,7 @@ class NearestShots:
     """The most similar gold examples of each text, by cosine of character n-gram TF-IDF."""
 
     def __init__(self, gold: Sequence[Example], n: int) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - heavy
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.n = n
         self.gold = tuple(sorted(gold, key=lambda example: example.id))
@@ -58,9 +58,6 @@ class NearestShots:
         order = sorted(range(len(self.gold)), key=lambda i: (-cosine[i], i))
         near = [self.gold[i] for i in order[: self.n + 1] if self.gold[i].id != example.id]
         return near[: self.n][::-1]
-
-
-NO_SHOTS: Shots = FixedShots(())
 
 
 def make_shots(config: FewShotConfig, policy: Policy, gold: Sequence[Example]) -> Shots:
@@ -97,3 +94,6 @@ def _preference(example: Example) -> tuple[bool, str]:
 def _identity(kind: str, gold: Sequence[Example], n: int) -> str:
     shown = "\0".join(f"{example.id} {example.label}" for example in gold)
     return hashlib.sha256(f"{kind}\0{n}\0{shown}".encode()).hexdigest()[:16]
+
+
+NO_SHOTS: Shots = FixedShots(())

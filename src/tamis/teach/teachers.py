@@ -87,19 +87,19 @@ def scorer_teacher(scorer: Scorer, policy: Policy, fingerprint: str, trained_on:
 
 
 def _openai(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
-    from tamis.teach.endpoint import openai_teacher  # noqa: PLC0415 - heavy
+    from tamis.teach.endpoint import openai_teacher
 
     return openai_teacher(config, policy, gold, store)
 
 
 def _gguf(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
-    from tamis.teach.gguf import gguf_teacher  # noqa: PLC0415 - heavy
+    from tamis.teach.gguf import gguf_teacher
 
     return gguf_teacher(config, policy, gold, store)
 
 
 def _transformers(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
-    from tamis.teach.local import transformers_teacher  # noqa: PLC0415 - heavy
+    from tamis.teach.local import transformers_teacher
 
     return transformers_teacher(config, policy, gold, store)
 

@@ -1,0 +1,153 @@
+"""The command line: one verb a stage, no logic. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tamis.errors import ConfigError, TamisError
+
+app = typer.Typer(
+    name="tamis",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Distil a large language model's judgement of harmful content into a small model.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="Weights that the package index carries, for places without a hub.")
+app.add_typer(models_app, name="models")
+err = Console(stderr=True)
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
+Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the recipe's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, dotted; repeatable.")]
+
+
+def _verb(name: str, until: str, about: str, example: str) -> Callable[[Path, str | None, list[str] | None], None]:
+    """A command that runs a recipe up to one stage; earlier stages are reused where nothing changed."""
+
+    def command(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
+        from tamis.config import load_config  # noqa: PLC0415
+        from tamis.pipeline import run  # noqa: PLC0415
+
+        overrides = [*(set_ or []), *([f"out={out}"] if out else [])]
+        made = run(load_config(recipe, overrides), until=until)
+        err.print(f"[green]done[/green]: {made}", soft_wrap=True)
+
+    command.__doc__ = f"{about}\n\nExample: `{example}`"
+    app.command(name)(command)
+    return command
+
+
+run_ = _verb(
+    "run", "export", "Do everything: text to bundle; a killed run goes on where it stopped.", "tamis run recipes/demo.yaml"
+)
+ingest = _verb("ingest", "ingest", "Read, clean, de-duplicate and split the rows.", "tamis ingest recipes/demo.yaml")
+label = _verb("label", "label", "Let the teacher label, and audit it.", "tamis label recipes/demo.yaml")
+distill = _verb("distill", "distill", "Train the student.", "tamis distill recipes/demo.yaml --set student.lora.rank=16")
+evaluate = _verb("evaluate", "evaluate", "Measure on the test split.", "tamis evaluate recipes/demo.yaml")
+report = _verb("report", "report", "Write report.html.", "tamis report recipes/demo.yaml --set report.language=zh")
+export = _verb("export", "export", "Write the bundle.", "tamis export recipes/demo.yaml --out runs/demo")
+
+
+@app.command()
+def moderate(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts, or `-` for one a line of standard input.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Folder of the bundle.")] = Path("runs/demo/bundle"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Judge texts with a bundle.
+
+    Example: `tamis moderate -b runs/demo/bundle "日入上千，私我带你" "What a lovely day"`
+    """
+    from tamis.show import show_decisions  # noqa: PLC0415
+
+    import tamis  # noqa: PLC0415
+
+    lines = [line.rstrip("\n") for line in sys.stdin] if texts == ["-"] else texts
+    show_decisions(lines, tamis.load(bundle)(lines), as_json)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the catalogue.
+
+    Example: `tamis models list`
+    """
+    from tamis.models import CATALOGUE, is_fetched  # noqa: PLC0415
+
+    table = Table("name", "what", "MB", "licence", "fetched")
+    for model in CATALOGUE.values():
+        fetched = "yes" if is_fetched(model) else "no"
+        table.add_row(model.name, model.about, str(model.size // 1_000_000), model.licence, fetched)
+    Console().print(table)
+
+
+@models_app.command("fetch")
+def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Fetch models and check their sums; goes on where it stopped.
+
+    Example: `tamis models fetch multilingual-e5-small`
+    """
+    from tamis.show import fetch_with_progress  # noqa: PLC0415
+
+    for name in names:
+        fetch_with_progress(name)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what this machine can do, and how to mend what is missing.
+
+    Example: `tamis doctor`
+    """
+    from tamis.doctor import checks  # noqa: PLC0415
+
+    table = Table("", "what", "found", "mend")
+    found = checks()
+    for check in found:
+        table.add_row("[green]ok[/green]" if check.ok else "[yellow]no[/yellow]", check.what, check.found, check.mend)
+    Console().print(table)
+    if not all(check.ok for check in found if check.needed):
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one sentence and exit code 2."""
+    # Worker threads that spin while they wait make a shared machine ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    logging.getLogger("tamis").setLevel(logging.INFO)
+    try:
+        app()
+    except TamisError as error:
+        _stop(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _stop("no space left on the disk: make room and run the same command again, it goes on where it stopped", 2)
+    except KeyboardInterrupt:
+        _stop("stopped: run the same command again, it goes on where it stopped", 130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "tamis":
+            raise
+        _stop(str(ConfigError(f"{error.name} is not installed: run `pip install 'tamis[train]'`")), 2)
+
+
+def _stop(sentence: str, code: int) -> None:
+    err.print("[red]tamis:[/red] ", end="")
+    err.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,78 @@
+"""What is installed, what the machine can do, what is missing and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tamis.models import CATALOGUE, home, is_fetched
+
+TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "datasketch", "sklearn", "sqlalchemy", "openai")
+LOCAL_TEACHER = ("xllamacpp", "gguf")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `needed` is whether training cannot do without it."""
+
+    what: str
+    ok: bool
+    found: str
+    mend: str = ""
+    needed: bool = True
+
+
+def checks() -> list[Check]:
+    """Everything worth knowing before a run."""
+    return [*_python(), *_packages(), *_machine(), *_weights()]
+
+
+def _python() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _packages() -> Iterator[Check]:
+    for name in (*TRAIN, *LOCAL_TEACHER):
+        there = importlib.util.find_spec(name) is not None
+        mend = "" if there else "pip install 'tamis[train]'"
+        yield Check(name, there, _version(name) if there else "missing", mend, needed=name in TRAIN)
+
+
+def _version(module: str) -> str:
+    names = importlib.metadata.packages_distributions().get(module, [module])
+    return importlib.metadata.version(names[0])
+
+
+def _machine() -> Iterator[Check]:
+    yield Check("processors", True, str(os.cpu_count()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield Check("memory", memory > 6, f"{memory:.0f} GB", "the 0.5 B student wants 6 GB; use multilingual-e5-small", False)
+    home().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home()).free / 1e9
+    yield Check("disk for weights", free > 5, f"{free:.0f} GB free in {home()}", "point TAMIS_HOME at a larger disk")
+    if importlib.util.find_spec("torch"):
+        yield from _accelerators()
+
+
+def _accelerators() -> Iterator[Check]:
+    import torch  # noqa: PLC0415 - heavy
+
+    from tamis.network import bfloat16_is_fast  # noqa: PLC0415
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    yield Check("GPU", gpu != "none", gpu, "not needed; the processor does", needed=False)
+    fast = bfloat16_is_fast()
+    yield Check("bfloat16", fast, "fast" if fast else "emulated", "float32 is used instead", needed=False)
+
+
+def _weights() -> Iterator[Check]:
+    for model in CATALOGUE.values():
+        there = is_fetched(model)
+        mend = "" if there else f"tamis models fetch {model.name}"
+        yield Check(model.name, there, "fetched" if there else "not fetched", mend, needed=False)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
+from tamis.errors import ConfigError, TrainingError
+from tamis.learn.score import quality_of, scorer_of
+from tamis.learn.student import build_student, load_student, merged
+from tamis.learn.train import rate_factor, train
+from tamis.network import parameters_of
+from tamis.policy import Policy
+from tamis.records import Example, TeacherSignal, TestSplit, TrainSplit, ValidationSplit
+
+MakeSignal = Callable[..., TeacherSignal]
+QUICK = TrainConfig(epochs=4, learning_rate=0.02, batch_size=24, report_to=(), precision="float32", patience=9)
+
+
+def config_of(folder: Path, **changes: object) -> StudentConfig:
+    settings = {"model": str(folder), "max_tokens": 32, "pretrained_dtype": "float32"} | changes
+    return StudentConfig.model_validate(settings)
+
+
+@pytest.fixture(params=["tiny_qwen", "tiny_bert"])
+def base(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def splits(examples: tuple[Example, ...]) -> tuple[TrainSplit, ValidationSplit]:
+    return TrainSplit(examples[::2] + examples[1::4]), ValidationSplit(examples[3::4])
+
+
+def test_a_student_learns_from_gold_alone(
+    base: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    student = build_student(config_of(base), small_policy)
+    state = train(student, *splits, {}, ObjectiveConfig(), QUICK, tmp_path)
+    assert state.best is not None
+    assert state.best.macro_f1 > 0.8
+
+
+def test_a_student_learns_from_signals_alone(
+    base: Path,
+    small_policy: Policy,
+    splits: tuple[TrainSplit, ValidationSplit],
+    make_signal: MakeSignal,
+    tmp_path: Path,
+) -> None:
+    signals = {example.id: make_signal(example) for example in splits[0].examples}
+    hidden = TrainSplit(tuple(replace(example, label=None) for example in splits[0].examples))
+    student = build_student(config_of(base), small_policy)
+    state = train(student, hidden, splits[1], signals, ObjectiveConfig(), QUICK, tmp_path)
+    assert state.best is not None
+    assert state.best.macro_f1 > 0.8
+    assert student.facts["soft_rows"] == str(len(hidden))
+
+
+@pytest.mark.parametrize("mode", ["lora", "full", "head"])
+def test_pitfall_11_a_saved_student_comes_back_with_its_head(
+    base: Path, mode: str, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    student = build_student(config_of(base, mode=mode), small_policy)
+    train(student, *splits, {}, ObjectiveConfig(), QUICK.model_copy(update={"epochs": 1}), tmp_path / "run")
+    student.save(tmp_path / "student")
+    back = load_student(tmp_path / "student")
+    texts = [example.text for example in splits[1].examples]
+    pairs = zip(scorer_of(student)(texts), scorer_of(back)(texts), strict=True)
+    assert all(a.risk == pytest.approx(b.risk, abs=1e-6) for a, b in pairs)
+    torch.testing.assert_close(back.network.head.weight, student.network.head.weight)
+
+
+def test_pitfall_11_and_16_merging_keeps_the_answers_and_the_student(base: Path, small_policy: Policy) -> None:
+    student = build_student(config_of(base), small_policy)
+    with torch.no_grad():
+        for name, weight in student.network.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    one = merged(student)
+    assert parameters_of(one.network)[0] < parameters_of(student.network)[0]
+    texts = ["今天天气很好", "best slots bonus"]
+    for a, b in zip(scorer_of(student)(texts), scorer_of(one)(texts), strict=True):
+        assert a.risk == pytest.approx(b.risk, abs=5e-3)
+
+
+def test_pitfall_13_every_adapter_gets_a_gradient(
+    base: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    student = build_student(config_of(base), small_policy)
+    train(student, *splits, {}, ObjectiveConfig(), QUICK.model_copy(update={"epochs": 0.1}), tmp_path)
+    moved = [bool(w.detach().abs().sum() > 0) for n, w in student.network.named_parameters() if "lora_B" in n]
+    assert len(moved) == 4
+    assert all(moved)
+
+
+def test_pitfall_13_silent_adapters_stop_the_run(
+    tiny_qwen: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    class Detached(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner, self.config = inner, inner.config
+
+        def forward(self, **inputs: object) -> object:
+            out = self.inner(**inputs)
+            out.last_hidden_state = out.last_hidden_state.detach()
+            return out
+
+    student = build_student(config_of(tiny_qwen), small_policy)
+    student.network.base = Detached(student.network.base)
+    with pytest.raises(TrainingError, match="no gradient reaches"):
+        train(student, *splits, {}, ObjectiveConfig(), QUICK, tmp_path)
+
+
+def test_pitfall_14_a_checkpoint_is_not_chosen_on_a_test_split(
+    tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    student = build_student(config_of(tiny_bert), small_policy)
+    test = TestSplit(splits[1].examples)
+    with pytest.raises(TrainingError, match="chosen on a ValidationSplit"):
+        train(student, splits[0], test, {}, ObjectiveConfig(), QUICK, tmp_path)  # type: ignore[arg-type]
+
+
+def test_the_recall_floor_comes_before_macro_f1(
+    tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit]
+) -> None:
+    quality = quality_of(build_student(config_of(tiny_bert), small_policy), splits[1], floor=0.0)
+    below = replace(quality, above_floor=False, macro_f1=0.99)
+    assert quality.key > below.key
+
+
+def test_unknown_lora_targets_are_answered_with_the_layers_there_are(tiny_qwen: Path, small_policy: Policy) -> None:
+    with pytest.raises(ConfigError, match="its layers are .*q_proj"):
+        build_student(config_of(tiny_qwen, lora=LoraConfig(targets=("attn_q",))), small_policy)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.5), (1, 1.0), (2, 1.0), (11, 0.1)])
+def test_the_rate_rises_then_falls(step: int, expected: float) -> None:
+    assert rate_factor(step, 12, warmup=2 / 12, schedule="linear") == pytest.approx(expected)
+
+
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import tamis.learn.train as t
+from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
+from tamis.learn.student import build_student
+from tamis.policy import load_policy
+from tamis.records import Example, TrainSplit, ValidationSplit
+
+settings = json.loads(sys.argv[1])
+if settings["slow"]:
+    step = t.Trainer._step
+    t.Trainer._step = lambda self: (time.sleep(0.15), step(self))[1]
+rows = tuple(Example(**row) for row in settings["rows"])
+policy = load_policy("default").only(["normal", "gambling", "fraud"])
+student = build_student(StudentConfig.model_validate(settings["student"]), policy)
+config = TrainConfig.model_validate(settings["train"])
+t.train(student, TrainSplit(rows[::2]), ValidationSplit(rows[1::2]), {}, ObjectiveConfig(), config, Path(settings["out"]))
+"""
+
+
+def child(base: Path, examples: tuple[Example, ...], out: Path, slow: bool) -> subprocess.Popen[bytes]:
+    import json
+    from dataclasses import asdict
+
+    settings = {
+        "slow": slow,
+        "rows": [asdict(example) for example in examples],
+        "student": config_of(base, lora={"dropout": 0.1}).model_dump(mode="json"),
+        "train": QUICK.model_copy(update={"checkpoint_seconds": 0.0, "epochs": 6}).model_dump(mode="json"),
+        "out": str(out),
+    }
+    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(settings)])
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    tiny_bert: Path, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    whole = child(tiny_bert, examples, tmp_path / "whole", slow=False)
+    assert whole.wait(300) == 0
+    killed = child(tiny_bert, examples, tmp_path / "killed", slow=True)
+    progress = tmp_path / "killed" / "progress.safetensors"
+    deadline = time.monotonic() + 300
+    while not progress.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    again = child(tiny_bert, examples, tmp_path / "killed", slow=False)
+    assert again.wait(300) == 0
+    one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamis.errors import ConfigError
+from tamis.policy import Policy
+from tamis.windows import Encoder, overlapping, probabilities_of, scores_of, worst
+
+
+@given(st.lists(st.integers(0, 9), max_size=200), st.integers(4, 50))
+def test_pitfall_19_windows_cover_the_whole_text(ids: list[int], size: int) -> None:
+    windows = overlapping(ids, size)
+    assert all(len(window) <= size for window in windows)
+    assert windows[0] == ids[:size]
+    assert windows[-1] == ids[-size:] if ids else windows == [[]]
+    if len(ids) > size:
+        assert sum(map(len, windows)) >= len(ids)
+
+
+def test_the_template_frames_every_window(tokenizer: Path) -> None:
+    encoder = Encoder.from_file(tokenizer / "tokenizer.json", "query: {text}", 24)
+    windows = encoder.encode(["今天天气很好" * 10, "nice", ""])
+    head = encoder.tokenizer.encode("query: ").ids
+    assert all(ids[: len(head)] == head for ids in windows.ids)
+    assert max(map(len, windows.ids)) <= 24
+    assert set(windows.owner) == {0, 1, 2}
+    assert windows.owner.count(0) > 1
+
+
+def test_a_lone_surrogate_and_a_nul_are_encoded(tokenizer: Path) -> None:
+    encoder = Encoder.from_file(tokenizer / "tokenizer.json", "{text}", 24)
+    assert len(encoder.encode(["\ud800", "a\0b"]).ids) == 2
+
+
+def test_pitfall_20_another_template_has_another_hash(tokenizer: Path) -> None:
+    make = Encoder.from_file
+    path = tokenizer / "tokenizer.json"
+    assert make(path, "{text}", 24).template_hash != make(path, "text: {text}", 24).template_hash
+    assert make(path, "{text}", 24).template_hash != make(path, "{text}", 32).template_hash
+
+
+@pytest.mark.parametrize(("template", "size"), [("no slot", 24), ("{text}{text}", 24), ("{text}", 3)])
+def test_a_template_that_cannot_work_is_refused(tokenizer: Path, template: str, size: int) -> None:
+    with pytest.raises(ConfigError, match=r"student\.(template|max_tokens)"):
+        Encoder.from_file(tokenizer / "tokenizer.json", template, size)
+
+
+def test_pitfall_18_large_logits_neither_tie_nor_overflow(small_policy: Policy) -> None:
+    rows = probabilities_of(np.array([[900.0, 899.99, -900.0]], dtype=np.float32), small_policy)
+    assert np.isfinite(rows).all()
+    assert rows[0, 0] > rows[0, 1] > rows[0, 2]
+
+
+def test_the_worst_window_speaks_for_the_text(small_policy: Policy) -> None:
+    rows = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2]], dtype=np.float32)
+    np.testing.assert_array_equal(worst(rows, [0, 0, 1], small_policy), rows[[1, 2]])
+
+
+def test_temperature_softens_and_keeps_the_order(small_policy: Policy) -> None:
+    logits = np.array([[3.0, 0.0, 1.0]], dtype=np.float32)
+    hot, cold = (scores_of(logits, [0], small_policy, t)[0] for t in (2.0, 1.0))
+    assert hot.category == cold.category == small_policy.ids[0]
+    assert hot.risk > cold.risk
