@@ -21,7 +21,12 @@ POSTGRES = os.environ.get("TAMIS_TEST_POSTGRES", "")
 
 def signal(name: str = "e1", **changes: object) -> TeacherSignal:
     tree: dict = {"example_id": name, "teacher": "t@1", "label_space": "space", "method": "logprobs", "outcome": "ok"}
-    tree |= {"probabilities": {"normal": 0.25, "abuse": 0.5}, "known_mass": 0.75, "risk": 2 / 3, "evidence": ("一", "b")}
+    tree |= {
+        "probabilities": {"normal": 0.25, "abuse": 0.5},
+        "known_mass": 0.75,
+        "risk": 2 / 3,
+        "evidence": ("一", "b"),
+    }
     return TeacherSignal(**tree | changes)
 
 
@@ -87,7 +92,7 @@ def test_pitfall_9_a_row_under_another_key_is_refused(url: str) -> None:
 def test_a_newer_schema_is_refused(url: str) -> None:
     with Store.open(url) as store, store._engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigError, match="schema is 9999 .* upgrade tamis"):
+    with pytest.raises(ConfigError, match=r"schema is 9999 .* upgrade tamis"):
         Store.open(url)
 
 

@@ -10,6 +10,7 @@
     │   └── BudgetError     the next request would pass the budget
     ├── WeightsError        a model file that is missing, truncated or not what its checksum says
     ├── TrainingError       training that cannot start or go on
+    ├── GateError           a student that does not reach what the recipe asks
     ├── BundleError         a bundle that must not be served
     └── MissingExtraError   a package of another stage is not installed
 
@@ -62,6 +63,10 @@ class WeightsError(TamisError):
 
 class TrainingError(TamisError):
     """Training that cannot start or go on."""
+
+
+class GateError(TamisError):
+    """A student that does not reach what the recipe asks."""
 
 
 class BundleError(TamisError):

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +19,21 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Workspace:
-    """One run's folder, locked against a second run.
+class _ReachedError(Exception):
+    """The last wanted stage is done."""
 
-    A stage has a fingerprint of its inputs; when it is finished, the fingerprint is written down with the stages it
-    builds on. `stage` answers whether the stage must run; a stage whose inputs have changed starts from an empty folder.
+
+class Workspace:
+    """One run's folder, locked against a second run; as a context manager it ends the run after the stage `until`.
+
+    A stage has a fingerprint of its own inputs and of all stages before it. A finished one is loaded, one whose inputs
+    have changed starts from an empty folder, and one that was interrupted finds what it had made.
     """
 
-    def __init__(self, out: str | Path) -> None:
+    def __init__(self, out: str | Path, until: str) -> None:
         self.out = Path(out)
+        self.until = until
+        self._before = ""
         self._lock = self.out / ".lock"
         self._done = self.out / "stages.json"
 
@@ -41,8 +48,9 @@ class Workspace:
         self._lock.write_text(str(os.getpid()))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         self._lock.unlink(missing_ok=True)
+        return kind is _ReachedError
 
     def run(self, name: str, inputs: Any, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
         """Do a stage, or load what it made before from the same inputs.
@@ -53,20 +61,27 @@ class Workspace:
             work: does the stage in its folder; finds there what an interrupted run left.
             load: reads a finished stage's result.
         """
-        folder = self.out / name
-        print_ = fingerprint(inputs)
-        if self._finished().get(name) == print_:
+        self._before = fingerprint([name, inputs, self._before])
+        result = self._result(name, work, load)
+        if name == self.until:
+            raise _ReachedError
+        return result
+
+    def _result(self, name: str, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
+        folder, started = self.out / name, self.out / name / ".inputs"
+        if self._finished().get(name) == self._before:
             log.info("%s: unchanged, reused", name)
             return load(folder)
-        started = folder / ".inputs"
-        if started.is_file() and started.read_text() != print_:
+        if started.is_file() and started.read_text() != self._before:
             log.info("%s: inputs have changed, starting over", name)
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        started.write_text(print_)
+        started.write_text(self._before)
         log.info("%s: started", name)
+        began = time.monotonic()
         result = work(folder)
-        self._finish(name, print_)
+        self._finish(name, self._before)
+        log.info("%s: done in %.0f s", name, time.monotonic() - began)
         return result
 
     def _finished(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal, TestSplit, TrainSplit, ValidationSplit
 
 MakeSignal = Callable[..., TeacherSignal]
-QUICK = TrainConfig(epochs=4, learning_rate=0.02, batch_size=24, report_to=(), precision="float32", patience=9)
+QUICK = TrainConfig(epochs=8, learning_rate=0.02, batch_size=24, report_to=(), precision="float32", patience=9)
 
 
 def config_of(folder: Path, **changes: object) -> StudentConfig:
@@ -178,7 +178,7 @@ def child(base: Path, examples: tuple[Example, ...], out: Path, slow: bool) -> s
         "slow": slow,
         "rows": [asdict(example) for example in examples],
         "student": config_of(base, lora={"dropout": 0.1}).model_dump(mode="json"),
-        "train": QUICK.model_copy(update={"checkpoint_seconds": 0.0, "epochs": 6}).model_dump(mode="json"),
+        "train": QUICK.model_copy(update={"checkpoint_seconds": 0.0, "epochs": 4}).model_dump(mode="json"),
         "out": str(out),
     }
     return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(settings)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.teach.conftest import FakeEndpoint, example, settings
 
 from tamis.errors import DataError
 from tamis.policy import Policy
@@ -12,9 +13,15 @@ from tamis.records import TeacherSignal, TestSplit, TrainSplit, ValidationSplit
 from tamis.store import Store
 from tamis.teach import audit, make_teacher
 from tamis.teach.audit import calibration_error, measure
-from tests.teach.conftest import FakeEndpoint, example, settings
 
-WORDS = {"normal": "吃饭", "gambling": "赌博", "abuse": "辱骂", "fraud": "欺诈", "spam_ad": "广告", "pornography": "色情"}
+WORDS = {
+    "normal": "吃饭",
+    "gambling": "赌博",
+    "abuse": "辱骂",
+    "fraud": "欺诈",
+    "spam_ad": "广告",
+    "pornography": "色情",
+}
 
 
 def gold(start: int, n: int) -> tuple:
@@ -37,7 +44,9 @@ def test_figures_by_hand(policy: Policy) -> None:
     page = measure(rows, {signal.example_id: signal for signal in answers}, two)
     # normal: precision 1, recall 1/2, F1 2/3; abuse: precision 1/2, recall 1/2, F1 1/2.
     assert page["per_class"]["normal"]["f1"] == pytest.approx(2 / 3)
-    assert page["per_class"]["abuse"] == pytest.approx({"precision": 0.5, "recall": 0.5, "f1": 0.5, "rows": 2, "refused": 1})
+    assert page["per_class"]["abuse"] == pytest.approx(
+        {"precision": 0.5, "recall": 0.5, "f1": 0.5, "rows": 2, "refused": 1}
+    )
     assert page["macro_f1"] == pytest.approx(7 / 12)
     assert page["accuracy"] == 0.5
     assert page["outcomes"] == {"ok": 3, "refused": 1, "unparsable": 0, "failed": 0}
@@ -46,7 +55,9 @@ def test_figures_by_hand(policy: Policy) -> None:
 
 
 def test_calibration_error_of_no_answers_is_no_number() -> None:
-    assert calibration_error([told("a", "refused")], ["normal"]) != calibration_error([told("a", "refused")], ["normal"])
+    assert calibration_error([told("a", "refused")], ["normal"]) != calibration_error(
+        [told("a", "refused")], ["normal"]
+    )
 
 
 def test_a_good_teacher_has_no_warning(endpoint: FakeEndpoint, policy: Policy, store: Store) -> None:
@@ -60,7 +71,9 @@ def test_a_good_teacher_has_no_warning(endpoint: FakeEndpoint, policy: Policy, s
     json.dumps(page, allow_nan=False)
 
 
-@pytest.mark.parametrize(("language", "sentence"), [("en", "is below a linear model"), ("zh", "不如用同样 36 条人工标注")])
+@pytest.mark.parametrize(
+    ("language", "sentence"), [("en", "is below a linear model"), ("zh", "不如用同样 36 条人工标注")]
+)
 def test_pitfall_5_a_teacher_below_a_linear_model_is_warned_about(
     endpoint: FakeEndpoint, policy: Policy, store: Store, language: str, sentence: str
 ) -> None:

@@ -7,13 +7,13 @@ import math
 import time
 
 import pytest
+from tests.teach.conftest import ROWS, FakeEndpoint, completion, example, settings
 
 from tamis.errors import AuthError, ConfigError, TeacherError
 from tamis.policy import Policy
 from tamis.records import TeacherSignal
 from tamis.store import Store
 from tamis.teach import make_teacher
-from tests.teach.conftest import ROWS, FakeEndpoint, completion, example, settings
 
 PROBE = "今天天气不错。"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from tests.teach.conftest import ROWS, FakeEndpoint, completion, example, settings
 
 from tamis.config import TeacherConfig
 from tamis.errors import BudgetError, TeacherError
@@ -19,7 +20,6 @@ from tamis.policy import Policy
 from tamis.records import Example, Scores, TeacherSignal
 from tamis.store import Store
 from tamis.teach import agreement_with_itself, label, make_teacher, scorer_teacher
-from tests.teach.conftest import ROWS, FakeEndpoint, completion, example, settings
 
 
 @dataclass
@@ -39,7 +39,9 @@ class FakeTeacher:
 
     def answer(self, row: Example) -> TeacherSignal:
         outcome = self.outcomes.get(row.text, "ok")
-        said = {"normal": 0.6, "abuse": 0.3} if row.text not in ("", "N/A", "无", "……") else {"normal": 0.8, "abuse": 0.1}
+        said = (
+            {"normal": 0.6, "abuse": 0.3} if row.text not in ("", "N/A", "无", "……") else {"normal": 0.8, "abuse": 0.1}
+        )
         return TeacherSignal(
             example_id=row.id,
             teacher=self.fingerprint,
@@ -89,9 +91,9 @@ def test_prior_is_divided_out_but_not_stored(teacher: FakeTeacher, store: Store,
 
 def test_a_budget_is_never_passed(teacher: FakeTeacher, store: Store, two: Policy) -> None:
     config = TeacherConfig.model_validate({"prior_correction": False, "budget": {"tokens": 550}})
-    with pytest.raises(BudgetError, match=r"stopped at 400 tokens.*budget of 550 tokens.*4 rows are left"):
+    with pytest.raises(BudgetError, match=r"stopped at 500 tokens.*budget of 550 tokens.*3 rows are left"):
         label(ROWS, teacher, store, config, two)
-    assert len(store.signals(teacher.fingerprint, teacher.label_space)) == 4
+    assert len(store.signals(teacher.fingerprint, teacher.label_space)) == 5
     teacher.asked = []
     with pytest.raises(BudgetError):
         label(ROWS, teacher, store, config, two)

@@ -6,6 +6,7 @@ import logging
 import math
 
 import pytest
+from tests.teach.conftest import ROWS, example
 
 from tamis.config import FewShotConfig
 from tamis.errors import ConfigError
@@ -13,7 +14,6 @@ from tamis.policy import Policy, load_policy
 from tamis.teach.answers import category_of, from_json, from_logprobs, from_votes, logprobs_are_usable, parse_choice
 from tamis.teach.prompt import Prompt, choose_style
 from tamis.teach.shots import FixedShots, make_shots, stratified
-from tests.teach.conftest import ROWS, example
 
 
 @pytest.fixture
@@ -67,9 +67,7 @@ def test_pitfall_3_one_token_that_fits_two_labels_counts_for_none() -> None:
     assert category_of("frauds", options) is None
 
 
-def test_pitfall_3_words_only_where_their_first_tokens_differ(
-    policy: Policy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_pitfall_3_words_only_where_their_first_tokens_differ(policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
     assert choose_style(policy, "zh") == "words"
     assert choose_style(load_policy("default"), "zh") == "words"
     pieces = {"赌博": [1, 2], "欺诈": [1, 3]}
@@ -100,7 +98,13 @@ def test_logprobs_of_several_spellings_add_up(small: Policy) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "name"),
-    [("赌博。", "gambling"), (" gambling ", "gambling"), ("<think>嗯</think>\n欺诈", "fraud"), ("不是赌博", None), ("", None)],
+    [
+        ("赌博。", "gambling"),
+        (" gambling ", "gambling"),
+        ("<think>嗯</think>\n欺诈", "fraud"),
+        ("不是赌博", None),
+        ("", None),
+    ],
 )
 def test_choices(small: Policy, answer: str, name: str | None) -> None:
     assert parse_choice(answer, Prompt(small, "zh").options(), small) == name

@@ -73,7 +73,7 @@ class Trainer:
         self.objective, self.config, self.out = objective, config, out
         self.state = State()
         self.lengths = [len(row) for row in rows.ids]
-        self.accelerator = Accelerator(log_with=list(config.report_to), project_dir=out, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(log_with=list(config.report_to) or None, project_dir=out, cpu=not torch.cuda.is_available())
         self.per_epoch = math.ceil(len(rows) / (config.batch_size * self.accelerator.num_processes))
         self.steps = max(1, math.ceil(config.epochs * self.per_epoch))
         self.optimizer = torch.optim.AdamW(self._groups())

@@ -19,8 +19,10 @@ class FeatureFile:
     """
 
     def __init__(self, path: Path, width: int) -> None:
-        self.path = path.with_suffix(".npy")
-        self.index = path.with_suffix(".ids")
+        # Not with_suffix: names of models hold dots.
+        name = path.name.removesuffix(".npy")
+        self.path = path.with_name(f"{name}.npy")
+        self.index = path.with_name(f"{name}.ids")
         self.width = width
         self._rows = {name: row for row, name in enumerate(_names(self.index))}
 
@@ -72,5 +74,8 @@ def _names(index: Path) -> list[str]:
     if not index.is_file():
         return []
     text = index.read_text(encoding="utf-8")
-    # A line cut by a kill is no name.
-    return text[: text.rfind("\n") + 1].splitlines()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        # A kill cut the last line; the next name must not be glued to it.
+        index.write_text(whole, encoding="utf-8")
+    return whole.splitlines()

@@ -63,7 +63,7 @@ class CausalTeacher:
             risk=self.prompt.policy.risk(probabilities),
             prompt_hash=self._prompt_hash,
             prompt_tokens=sum(scored.tokens for scored in orders),
-            feature=self.features.add(example.id, orders[0].hidden.numpy()) if self.features else None,
+            feature=self.features.add(example.id, orders[0].hidden.numpy()) if self.features is not None else None,
         )
 
 

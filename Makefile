@@ -1,0 +1,42 @@
+# Every target sets up .venv first when it is missing. STUDENT chooses the demo's student, OUT its folder.
+PYTHON ?= python3
+BIN := .venv/bin
+# TORCH ?= torch, an index and a CUDA build: make setup TORCH="torch --index-url URL"
+TORCH ?= torch
+STUDENT ?= qwen2.5-coder-0.5b-instruct
+OUT ?= runs/demo
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: setup fmt check test test-all bench demo docs clean
+
+setup: $(BIN)/.ready
+
+$(BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --only-binary=torch $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+fmt: setup
+	$(BIN)/ruff format src tests benchmarks && $(BIN)/ruff check --fix src tests benchmarks
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks && $(BIN)/ruff check src tests benchmarks && $(BIN)/mypy && $(BIN)/lint-imports
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+demo: setup
+	$(BIN)/tamis demo --student $(STUDENT) --out $(OUT)
+
+docs: setup
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -1,0 +1,274 @@
+"""What each stage of the pipeline does: here the rooms meet, which do not know each other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tamis.config import RunConfig
+from tamis.data import load_splits, prepare_splits
+from tamis.data.sources import files
+from tamis.errors import GateError
+from tamis.judge.baselines import BASELINES
+from tamis.judge.calibrate import apply_temperature, fit_temperature
+from tamis.judge.evaluate import Evaluation, evaluate, measure_speed
+from tamis.judge.report import ReportContext, write_report
+from tamis.learn.score import scorer_of
+from tamis.learn.student import Student, build_student, load_student, merged
+from tamis.learn.train import train
+from tamis.network import parameters_of
+from tamis.policy import Policy
+from tamis.records import NO_ANSWER, Example, Scorer, Scores, Splits, TeacherSignal, content_id
+from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
+from tamis.store import Store
+from tamis.teach.audit import audit
+from tamis.teach.label import label
+from tamis.teach.teachers import Teacher, make_teacher, scorer_teacher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The teacher's signals by example id, and what the audit found; both empty without a teacher."""
+
+    signals: Mapping[str, TeacherSignal]
+    audit: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The evaluation on the test split and the temperature fitted on the calibration split."""
+
+    evaluation: Evaluation
+    temperature: float
+    history: list[dict[str, Any]]
+
+
+class Stages:
+    """The stages of one run; each method returns, or is, a function of the stage's folder."""
+
+    def __init__(self, config: RunConfig, policy: Policy) -> None:
+        self.config = config
+        self.policy = policy
+
+    def ingest(self, out: Path) -> Splits:
+        """Read, clean, de-duplicate, split, check for leaks."""
+        return prepare_splits(self.config, self.policy, out)
+
+    def load_splits(self, out: Path) -> Splits:
+        """What `ingest` made."""
+        return load_splits(out)
+
+    def label(self, splits: Splits) -> Callable[[Path], Labelled]:
+        """Ask the teacher about training rows and about the gold it is judged by."""
+
+        def work(out: Path) -> Labelled:
+            labelled = self._ask(splits) if self.config.teacher.kind != "none" else Labelled({}, None)
+            lines = [json.dumps(asdict(signal), ensure_ascii=False) for signal in labelled.signals.values()]
+            (out / "signals.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            (out / "audit.json").write_text(json.dumps(labelled.audit, ensure_ascii=False, indent=1), encoding="utf-8")
+            for warning in (labelled.audit or {}).get("warnings", ()):
+                log.warning("%s", warning)
+            return labelled
+
+        return work
+
+    def _ask(self, splits: Splits) -> Labelled:
+        config = self.config.teacher
+        with Store.open(self.config.store or Path(self.config.out) / "store.sqlite") as store:
+            teacher = self._teacher(splits, store)
+            page = audit(teacher, splits.validation, splits.train, store, config, self.policy, self.config.report.language)
+            rows = [*to_label(splits.train.examples, self.config), *splits.validation.gold, *splits.test.gold]
+            return Labelled(label(rows, teacher, store, config, self.policy), page)
+
+    def _teacher(self, splits: Splits, store: Store) -> Teacher:
+        config = self.config.teacher
+        if config.kind != "bundle":
+            return make_teacher(config, self.policy, splits.train.gold, store)
+        bundle = load_bundle(config.model)
+        return scorer_teacher(bundle.score, self.policy, f"bundle {bundle.versions['model']}", bundle.trained_on)
+
+    def load_labelled(self, out: Path) -> Labelled:
+        """What `label` made."""
+        lines = (out / "signals.jsonl").read_text(encoding="utf-8").splitlines()
+        signals = [TeacherSignal(**(record | {"evidence": tuple(record["evidence"])})) for record in map(json.loads, lines)]
+        return Labelled({s.example_id: s for s in signals}, json.loads((out / "audit.json").read_text(encoding="utf-8")))
+
+    def distil(self, splits: Splits, labelled: Labelled) -> Callable[[Path], Student]:
+        """Train the student; what is kept is the best checkpoint on the validation split."""
+
+        def work(out: Path) -> Student:
+            config = self.config
+            student = build_student(config.student, self.policy, config.train.seed)
+            wanted = {example.id for example in splits.train.examples}
+            signals = {name: signal for name, signal in labelled.signals.items() if name in wanted}
+            state = train(student, splits.train, splits.validation, signals, config.objective, config.train, out)
+            student.facts["seconds"] = f"{state.seconds:.0f}"
+            (out / "history.json").write_text(json.dumps(state.history, indent=1))
+            student.save(out)
+            return student
+
+        return work
+
+    def load_student(self, out: Path) -> Student:
+        """What `distil` made."""
+        return load_student(out)
+
+    def evaluate(self, splits: Splits, labelled: Labelled, student: Student) -> Callable[[Path], Measured]:
+        """Measure student, teacher and baselines on the test split."""
+
+        def work(out: Path) -> Measured:
+            served = merged(student)
+            score = scorer_of(served)
+            calibration = [example.text for example in splits.calibration.gold]
+            temperature = fit_temperature(score(calibration) if calibration else [], splits.calibration, self.policy)
+            scorers = self._scorers(at_temperature(score, temperature, self.policy), splits, labelled)
+            result = evaluate(scorers, splits.test, self.policy, self.config.evaluate)
+            result = with_facts(result, "student", self._student_facts(student, served, splits))
+            if labelled.signals:
+                result = with_facts(result, "teacher", teacher_facts(labelled))
+            (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
+            (out / "temperature.json").write_text(json.dumps(temperature))
+            return self._measured(result, temperature)
+
+        return work
+
+    def _scorers(self, student: Scorer, splits: Splits, labelled: Labelled) -> dict[str, Scorer]:
+        scorers = {"student": student}
+        if labelled.signals:
+            scorers["teacher"] = signals_scorer(labelled.signals, self.policy)
+        for name in self.config.evaluate.baselines:
+            scorers[name] = BASELINES[name](splits.train.gold, self.policy)
+        return scorers
+
+    def _student_facts(self, student: Student, served: Student, splits: Splits) -> dict[str, Any]:
+        texts = [example.text for example in splits.test.gold]
+        speed = measure_speed(scorer_of(served), texts, self.config.evaluate.latency_rows)
+        return {**student.facts, "served_parameters": parameters_of(served.network)[0], **asdict(speed)}
+
+    def _measured(self, evaluation: Evaluation, temperature: float) -> Measured:
+        history = json.loads((Path(self.config.out) / "distill" / "history.json").read_text())
+        return Measured(evaluation, temperature, history)
+
+    def load_measured(self, out: Path) -> Measured:
+        """What `evaluate` made."""
+        evaluation = Evaluation.from_json(json.loads((out / "evaluation.json").read_text()))
+        return self._measured(evaluation, json.loads((out / "temperature.json").read_text()))
+
+    def report(self, labelled: Labelled, measured: Measured) -> Callable[[Path], None]:
+        """Write report.html, report.md and metrics.json."""
+
+        def work(out: Path) -> None:
+            card = json.loads((Path(self.config.out) / "ingest" / "data_card.json").read_text(encoding="utf-8"))
+            context = ReportContext(
+                name=self.config.name,
+                data_card=card,
+                audit=labelled.audit,
+                history=measured.history,
+                settings=self.config.model_dump(mode="json"),
+                try_it=f'tamis moderate --bundle {self.config.out}/bundle "..."',
+            )
+            write_report(measured.evaluation, context, out, self.config.report)
+            log.info("report: %s", out / "report.html")
+
+        return work
+
+    def require(self, measured: Measured) -> None:
+        """Refuse to go on with a student that does not reach the gate.
+
+        Raises:
+            GateError: it does not.
+        """
+        gate, result = self.config.gate, measured.evaluation
+        page = Path(self.config.out) / "report" / "report.html"
+        reached = {"macro_f1": result.macro_f1("student"), "retention": result.retention_value()}
+        for name, value in reached.items():
+            wanted = getattr(gate, name)
+            if wanted is not None and (value is None or value < wanted):
+                raise GateError(f"the student's {name} is {value}, gate.{name} wants {wanted}: not exported, see {page}")
+
+    def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
+        """Write the bundle, load it again and see that it decides as the student does."""
+
+        def work(out: Path) -> None:
+            served = merged(student)
+            encoder = served.encoder
+            spec = BundleSpec(
+                template=encoder.template,
+                template_hash=encoder.template_hash,
+                max_tokens=encoder.max_tokens,
+                pooling=served.network.pooling,
+                label_space=self.policy.label_space,
+                temperature=measured.temperature,
+                facts={name: str(value) for name, value in student.facts.items()},
+            )
+            rows = [example.id for example in splits.train.examples]
+            bundle = write_bundle(served.network, encoder, self.policy, spec, rows, out.with_name("bundle"))
+            texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
+            trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
+            parity = require_parity(load_bundle(bundle), trained, texts)
+            (out / "parity.json").write_text(json.dumps(parity))
+            log.info("bundle %s agrees with the trained student: %s", bundle, parity)
+
+        return work
+
+    def nothing(self, out: Path) -> None:
+        """A stage whose result nobody reads."""
+
+
+def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
+    """What decides the splits: settings, policy, and the files as they are now."""
+    local = [path for source in config.data.sources for path in files(source)]
+    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in local]
+    return [config.data.model_dump(mode="json"), policy.model_dump(mode="json"), stamps]
+
+
+def distil_inputs(config: RunConfig) -> Any:
+    """What decides the student; where progress is reported to and how often it is saved do not."""
+    idle = {"report_to", "checkpoint_seconds"}
+    return [config.student.model_dump(), config.objective.model_dump(), config.train.model_dump(exclude=idle)]
+
+
+def to_label(examples: Sequence[Example], config: RunConfig) -> list[Example]:
+    """The training rows the teacher is asked about."""
+    rows = [example for example in examples if config.teacher.label == "all" or not example.is_gold]
+    return rows[: config.teacher.limit]
+
+
+def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scorer:
+    """The teacher as a scorer of texts it has been asked about; what it did not answer is no answer."""
+
+    def score(texts: Sequence[str]) -> list[Scores]:
+        found = (signals.get(content_id(text)) for text in texts)
+        return [policy.scores(s.probabilities) if s and s.outcome == "ok" else NO_ANSWER for s in found]
+
+    return score
+
+
+def at_temperature(scorer: Scorer, temperature: float, policy: Policy) -> Scorer:
+    """A scorer whose probabilities are softened."""
+    return lambda texts: apply_temperature(scorer(texts), temperature, policy)
+
+
+def with_facts(evaluation: Evaluation, name: str, facts: Mapping[str, Any]) -> Evaluation:
+    """The evaluation with facts about one model."""
+    models = dict(evaluation.models)
+    models[name] = replace(models[name], facts={**models[name].facts, **facts})
+    return replace(evaluation, models=models)
+
+
+def teacher_facts(labelled: Labelled) -> dict[str, Any]:
+    """What the teacher's answers cost."""
+    signals = list(labelled.signals.values())
+    return {
+        "teacher": signals[0].teacher,
+        "signals": len(signals),
+        "prompt_tokens": sum(signal.prompt_tokens for signal in signals),
+        "completion_tokens": sum(signal.completion_tokens for signal in signals),
+        "cost": sum(signal.cost for signal in signals),
+    }
