@@ -183,7 +183,11 @@ class EndpointTeacher:
             TeacherError: nothing answers there, or the model is unknown.
         """
         try:
-            done = await client.chat.completions.create(model=self.connection.model, messages=list(messages), **options)
+            # As extra_body, because the library's walk over every few-shot message takes longer than the request.
+            body = {"messages": list(messages)}
+            done = await client.chat.completions.create(
+                model=self.connection.model, messages=[], extra_body=body, **options
+            )
         except openai.APIStatusError as error:
             return self._failed(error)
         except openai.APITimeoutError:
