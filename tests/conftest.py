@@ -20,7 +20,14 @@ from tamis.records import Example, TeacherSignal, content_id
 TEXTS = {
     "normal": ["今天天气很好", "the soup needs salt", "这本书值得读", "we met at noon", "地铁几点开", "nice garden"],
     "gambling": ["注册就送彩金", "best slots bonus", "上车带你回血", "casino first deposit", "大水稳台", "bet now win"],
-    "fraud": ["日入上千私我", "easy money no fee", "收卡跑分日结", "guaranteed profit", "轻松月入过万", "send the code"],
+    "fraud": [
+        "日入上千私我",
+        "easy money no fee",
+        "收卡跑分日结",
+        "guaranteed profit",
+        "轻松月入过万",
+        "send the code",
+    ],
 }
 
 

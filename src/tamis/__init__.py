@@ -19,6 +19,6 @@ def load(path: str | Path) -> Moderator:
     Raises:
         BundleError: a bundle that must not be served.
     """
-    from tamis.ship.bundle import load_bundle  # noqa: PLC0415 - heavy
+    from tamis.ship.bundle import load_bundle
 
     return load_bundle(path)

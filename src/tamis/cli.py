@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from tamis.errors import ConfigError, TamisError
+
+if TYPE_CHECKING:
+    from tamis.pipeline import Stage
 
 app = typer.Typer(
     name="tamis",
@@ -31,19 +34,22 @@ err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the recipe's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, dotted; repeatable.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, dotted; repeatable.")
+]
 
 
-def _verb(name: str, until: str, about: str, example: str) -> Callable[[Path, str | None, list[str] | None], None]:
+def _verb(name: str, until: Stage, about: str, example: str) -> Callable[[Path, str | None, list[str] | None], None]:
     """A command that runs a recipe up to one stage; earlier stages are reused where nothing changed."""
 
     def command(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
-        from tamis.config import load_config  # noqa: PLC0415
-        from tamis.pipeline import run  # noqa: PLC0415
+        from tamis.config import load_config
+        from tamis.pipeline import run
+        from tamis.show import announce, conclude
 
-        overrides = [*(set_ or []), *([f"out={out}"] if out else [])]
-        made = run(load_config(recipe, overrides), until=until)
-        err.print(f"[green]done[/green]: {made}", soft_wrap=True)
+        config = load_config(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])
+        announce(config, until)
+        conclude(config, run(config, until=until))
 
     command.__doc__ = f"{about}\n\nExample: `{example}`"
     app.command(name)(command)
@@ -51,11 +57,16 @@ def _verb(name: str, until: str, about: str, example: str) -> Callable[[Path, st
 
 
 run_ = _verb(
-    "run", "export", "Do everything: text to bundle; a killed run goes on where it stopped.", "tamis run recipes/demo.yaml"
+    "run",
+    "export",
+    "Do everything: text to bundle; a killed run goes on where it stopped.",
+    "tamis run recipes/demo.yaml",
 )
 ingest = _verb("ingest", "ingest", "Read, clean, de-duplicate and split the rows.", "tamis ingest recipes/demo.yaml")
 label = _verb("label", "label", "Let the teacher label, and audit it.", "tamis label recipes/demo.yaml")
-distill = _verb("distill", "distill", "Train the student.", "tamis distill recipes/demo.yaml --set student.lora.rank=16")
+distill = _verb(
+    "distill", "distill", "Train the student.", "tamis distill recipes/demo.yaml --set student.lora.rank=16"
+)
 evaluate = _verb("evaluate", "evaluate", "Measure on the test split.", "tamis evaluate recipes/demo.yaml")
 report = _verb("report", "report", "Write report.html.", "tamis report recipes/demo.yaml --set report.language=zh")
 export = _verb("export", "export", "Write the bundle.", "tamis export recipes/demo.yaml --out runs/demo")
@@ -63,7 +74,9 @@ export = _verb("export", "export", "Write the bundle.", "tamis export recipes/de
 
 @app.command()
 def moderate(
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts, or `-` for one a line of standard input.")],
+    texts: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="Texts, or `-` for one a line of standard input.")
+    ],
     bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Folder of the bundle.")] = Path("runs/demo/bundle"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -71,9 +84,8 @@ def moderate(
 
     Example: `tamis moderate -b runs/demo/bundle "日入上千，私我带你" "What a lovely day"`
     """
-    from tamis.show import show_decisions  # noqa: PLC0415
-
-    import tamis  # noqa: PLC0415
+    import tamis
+    from tamis.show import show_decisions
 
     lines = [line.rstrip("\n") for line in sys.stdin] if texts == ["-"] else texts
     show_decisions(lines, tamis.load(bundle)(lines), as_json)
@@ -85,7 +97,7 @@ def models_list() -> None:
 
     Example: `tamis models list`
     """
-    from tamis.models import CATALOGUE, is_fetched  # noqa: PLC0415
+    from tamis.models import CATALOGUE, is_fetched
 
     table = Table("name", "what", "MB", "licence", "fetched")
     for model in CATALOGUE.values():
@@ -100,7 +112,7 @@ def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")])
 
     Example: `tamis models fetch multilingual-e5-small`
     """
-    from tamis.show import fetch_with_progress  # noqa: PLC0415
+    from tamis.show import fetch_with_progress
 
     for name in names:
         fetch_with_progress(name)
@@ -112,7 +124,7 @@ def doctor() -> None:
 
     Example: `tamis doctor`
     """
-    from tamis.doctor import checks  # noqa: PLC0415
+    from tamis.doctor import checks
 
     table = Table("", "what", "found", "mend")
     found = checks()
@@ -129,7 +141,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+    )
     logging.getLogger("tamis").setLevel(logging.INFO)
     try:
         app()

@@ -226,6 +226,7 @@ class RunConfig(Section):
     """One run, from text to bundle."""
 
     name: str = "run"
+    about: str = Field("", description="Said at the start of a run: what will happen and how long it takes.")
     out: str = Field("runs/run", description="Folder of everything the run makes.")
     store: str | None = Field(
         None, description="Database URL of the teacher's signals; a SQLite file in `out` without it."

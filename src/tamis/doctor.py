@@ -52,7 +52,9 @@ def _version(module: str) -> str:
 def _machine() -> Iterator[Check]:
     yield Check("processors", True, str(os.cpu_count()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    yield Check("memory", memory > 6, f"{memory:.0f} GB", "the 0.5 B student wants 6 GB; use multilingual-e5-small", False)
+    yield Check(
+        "memory", memory > 6, f"{memory:.0f} GB", "the 0.5 B student wants 6 GB; use multilingual-e5-small", False
+    )
     home().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(home()).free / 1e9
     yield Check("disk for weights", free > 5, f"{free:.0f} GB free in {home()}", "point TAMIS_HOME at a larger disk")
@@ -61,9 +63,9 @@ def _machine() -> Iterator[Check]:
 
 
 def _accelerators() -> Iterator[Check]:
-    import torch  # noqa: PLC0415 - heavy
+    import torch
 
-    from tamis.network import bfloat16_is_fast  # noqa: PLC0415
+    from tamis.network import bfloat16_is_fast
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     yield Check("GPU", gpu != "none", gpu, "not needed; the processor does", needed=False)

@@ -53,7 +53,6 @@ class Network(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(pool(hidden, mask, self.pooling).to(self.head.weight.dtype))
 
-
     def _positions(self, mask: Tensor) -> dict[str, Tensor]:
         """Positions that count tokens, not padding, so that the side of the padding changes nothing."""
         if self._first_position is None:
@@ -132,7 +131,12 @@ def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     try:
         base, info = AutoModel.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False, attn_implementation=attention
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=attention,
         )
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error

@@ -6,17 +6,60 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from tamis.config import RunConfig
 from tamis.models import CATALOGUE, fetch
 from tamis.records import Decision
 
+TRY = "日入上千，有手机就能做，私我带你"
 COLOURS = {"pass": "green", "review": "yellow", "block": "red"}
 log = logging.getLogger(__name__)
+
+
+def announce(config: RunConfig, until: str) -> None:
+    """Say what a run will do before it does it."""
+    teacher = f"{config.teacher.kind} {config.teacher.model}" if config.teacher.kind != "none" else "none"
+    log.info(
+        "%s up to %s: teacher %s, student %s, folder %s", config.name, until, teacher, config.student.model, config.out
+    )
+    if config.about:
+        log.info("%s", config.about)
+
+
+def conclude(config: RunConfig, made: Path) -> None:
+    """Say what came of a run, where its report is and how to try the model."""
+    out = Path(config.out)
+    metrics = out / "evaluate" / "evaluation.json"
+    if made.name in {"evaluate", "report", "export"} and metrics.is_file():
+        _show_models(json.loads(metrics.read_text(encoding="utf-8")))
+    if made.name in {"report", "export"}:
+        log.info("report: %s", out / "report" / "report.html")
+    if made.name == "export":
+        log.info('try it: tamis moderate --bundle %s "%s"', out / "bundle", TRY)
+    log.info("done: %s", made)
+
+
+def _show_models(evaluation: dict[str, Any]) -> None:
+    table = Table("model", "macro-F1", "95 % interval", title=f"{evaluation['rows']} human-labelled test rows")
+    for name, model in evaluation["models"].items():
+        figure = model["metrics"].get("macro_f1")
+        if figure:
+            table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+    Console().print(table)
+    against = evaluation["comparisons"].get("teacher")
+    if against:
+        kept = against["retention"]
+        log.info(
+            "the student keeps %.1f %% of the teacher (%.1f to %.1f)",
+            *(100 * kept[k] for k in ("value", "low", "high")),
+        )
 
 
 def show_decisions(texts: Sequence[str], decisions: Sequence[Decision], as_json: bool) -> None:

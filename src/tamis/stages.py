@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from tamis.data.sources import files
 from tamis.errors import GateError
 from tamis.judge.baselines import BASELINES
 from tamis.judge.calibrate import apply_temperature, fit_temperature
-from tamis.judge.evaluate import Evaluation, evaluate, measure_speed
+from tamis.judge.evaluate import evaluate
 from tamis.judge.report import ReportContext, write_report
+from tamis.judge.result import Evaluation
+from tamis.judge.speed import measure_speed
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
-from tamis.network import parameters_of
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Example, Scorer, Scores, Splits, TeacherSignal, content_id
 from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
@@ -82,7 +83,9 @@ class Stages:
         config = self.config.teacher
         with Store.open(self.config.store or Path(self.config.out) / "store.sqlite") as store:
             teacher = self._teacher(splits, store)
-            page = audit(teacher, splits.validation, splits.train, store, config, self.policy, self.config.report.language)
+            page = audit(
+                teacher, splits.validation, splits.train, store, config, self.policy, self.config.report.language
+            )
             rows = [*to_label(splits.train.examples, self.config), *splits.validation.gold, *splits.test.gold]
             return Labelled(label(rows, teacher, store, config, self.policy), page)
 
@@ -96,8 +99,12 @@ class Stages:
     def load_labelled(self, out: Path) -> Labelled:
         """What `label` made."""
         lines = (out / "signals.jsonl").read_text(encoding="utf-8").splitlines()
-        signals = [TeacherSignal(**(record | {"evidence": tuple(record["evidence"])})) for record in map(json.loads, lines)]
-        return Labelled({s.example_id: s for s in signals}, json.loads((out / "audit.json").read_text(encoding="utf-8")))
+        signals = [
+            TeacherSignal(**(record | {"evidence": tuple(record["evidence"])})) for record in map(json.loads, lines)
+        ]
+        return Labelled(
+            {s.example_id: s for s in signals}, json.loads((out / "audit.json").read_text(encoding="utf-8"))
+        )
 
     def distil(self, splits: Splits, labelled: Labelled) -> Callable[[Path], Student]:
         """Train the student; what is kept is the best checkpoint on the validation split."""
@@ -125,13 +132,14 @@ class Stages:
         def work(out: Path) -> Measured:
             served = merged(student)
             score = scorer_of(served)
-            calibration = [example.text for example in splits.calibration.gold]
-            temperature = fit_temperature(score(calibration) if calibration else [], splits.calibration, self.policy)
+            calibration = score([example.text for example in splits.calibration.examples])
+            temperature = fit_temperature(calibration, splits.calibration, self.policy)
             scorers = self._scorers(at_temperature(score, temperature, self.policy), splits, labelled)
             result = evaluate(scorers, splits.test, self.policy, self.config.evaluate)
-            result = with_facts(result, "student", self._student_facts(student, served, splits))
+            speed = measure_speed(score, [row.text for row in splits.test.gold], self.config.evaluate.latency_rows)
+            result = result.with_facts("student", speed, **student_facts(student, served))
             if labelled.signals:
-                result = with_facts(result, "teacher", teacher_facts(labelled))
+                result = result.with_facts("teacher", None, **teacher_facts(labelled))
             (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
             (out / "temperature.json").write_text(json.dumps(temperature))
             return self._measured(result, temperature)
@@ -145,11 +153,6 @@ class Stages:
         for name in self.config.evaluate.baselines:
             scorers[name] = BASELINES[name](splits.train.gold, self.policy)
         return scorers
-
-    def _student_facts(self, student: Student, served: Student, splits: Splits) -> dict[str, Any]:
-        texts = [example.text for example in splits.test.gold]
-        speed = measure_speed(scorer_of(served), texts, self.config.evaluate.latency_rows)
-        return {**student.facts, "served_parameters": parameters_of(served.network)[0], **asdict(speed)}
 
     def _measured(self, evaluation: Evaluation, temperature: float) -> Measured:
         history = json.loads((Path(self.config.out) / "distill" / "history.json").read_text())
@@ -186,11 +189,16 @@ class Stages:
         """
         gate, result = self.config.gate, measured.evaluation
         page = Path(self.config.out) / "report" / "report.html"
-        reached = {"macro_f1": result.macro_f1("student"), "retention": result.retention_value()}
-        for name, value in reached.items():
-            wanted = getattr(gate, name)
-            if wanted is not None and (value is None or value < wanted):
-                raise GateError(f"the student's {name} is {value}, gate.{name} wants {wanted}: not exported, see {page}")
+        teacher = result.comparisons.get("teacher")
+        reached = {
+            "macro_f1": (gate.macro_f1, result.models["student"].metrics["macro_f1"].value),
+            "retention": (gate.retention, teacher.retention.value if teacher else float("nan")),
+        }
+        for name, (wanted, value) in reached.items():
+            if wanted is not None and not value >= wanted:
+                raise GateError(
+                    f"the student's {name} is {value:.3f}, gate.{name} wants {wanted}: not exported, see {page}"
+                )
 
     def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
         """Write the bundle, load it again and see that it decides as the student does."""
@@ -255,14 +263,14 @@ def at_temperature(scorer: Scorer, temperature: float, policy: Policy) -> Scorer
     return lambda texts: apply_temperature(scorer(texts), temperature, policy)
 
 
-def with_facts(evaluation: Evaluation, name: str, facts: Mapping[str, Any]) -> Evaluation:
-    """The evaluation with facts about one model."""
-    models = dict(evaluation.models)
-    models[name] = replace(models[name], facts={**models[name].facts, **facts})
-    return replace(evaluation, models=models)
+def student_facts(student: Student, served: Student) -> dict[str, float | str]:
+    """How large it is, what of it was trained and on how much."""
+    weights = list(served.network.parameters())
+    megabytes = sum(weight.numel() * weight.element_size() for weight in weights) / 1e6
+    return {**student.facts, "served_parameters": sum(weight.numel() for weight in weights), "megabytes": megabytes}
 
 
-def teacher_facts(labelled: Labelled) -> dict[str, Any]:
+def teacher_facts(labelled: Labelled) -> dict[str, float | str]:
     """What the teacher's answers cost."""
     signals = list(labelled.signals.values())
     return {

@@ -41,14 +41,18 @@ class Workspace:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cannot make the folder {self.out}: {error.strerror}; choose another with --out") from error
+            raise ConfigError(
+                f"cannot make the folder {self.out}: {error.strerror}; choose another with --out"
+            ) from error
         other = _holder(self._lock)
         if other:
             raise ConfigError(f"{self.out} is in use by process {other}: wait for it or choose another --out")
         self._lock.write_text(str(os.getpid()))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         self._lock.unlink(missing_ok=True)
         return kind is _ReachedError
 

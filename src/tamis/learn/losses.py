@@ -1,7 +1,7 @@
 """Distillation and supervised losses: `(student, teacher, **params) -> one number per row`.
 
-`student` are logits (..., outcomes), `teacher` probabilities (..., outcomes); the last dimension is the distribution.
-A multi-label student comes as two outcomes a category, (rows, categories, 2). Masks, weights and means live in objective.py.
+`student` are logits and `teacher` probabilities, (..., outcomes); the last dimension is the distribution. A multi-label
+student comes as two outcomes a category, (rows, categories, 2). Masks, weights and means live in objective.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows
+import torch.nn.functional as F
 from torch import Tensor
 
 SMALLEST = 1e-6

@@ -52,7 +52,9 @@ class Student:
         """
         state = load_file(path)
         if set(state) != set(self.trained()):
-            raise TrainingError(f"{path} is of another student (other rank, targets or mode): remove it and train again")
+            raise TrainingError(
+                f"{path} is of another student (other rank, targets or mode): remove it and train again"
+            )
         self.network.load_state_dict(state, strict=False)
 
     def save(self, folder: Path) -> None:
@@ -145,8 +147,8 @@ def _modules(base: nn.Module, config: StudentConfig) -> str | list[str]:
             names = [name for name in names if "attention" not in name]
         if not names:
             leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise ConfigError(f"student.lora.targets: {config.model} has no {target!r}; its layers are {', '.join(leaves)}")
+            raise ConfigError(
+                f"student.lora.targets: {config.model} has no {target!r}; its layers are {', '.join(leaves)}"
+            )
         found += names
     return sorted(set(found))
-
-

@@ -73,7 +73,9 @@ class Trainer:
         self.objective, self.config, self.out = objective, config, out
         self.state = State()
         self.lengths = [len(row) for row in rows.ids]
-        self.accelerator = Accelerator(log_with=list(config.report_to) or None, project_dir=out, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(
+            log_with=list(config.report_to) or None, project_dir=out, cpu=not torch.cuda.is_available()
+        )
         self.per_epoch = math.ceil(len(rows) / (config.batch_size * self.accelerator.num_processes))
         self.steps = max(1, math.ceil(config.epochs * self.per_epoch))
         self.optimizer = torch.optim.AdamW(self._groups())
@@ -193,13 +195,19 @@ class Trainer:
         """Every adapter must get a gradient; with frozen inputs and checkpointing it can silently be none."""
         silent = [n for n, p in self.student.network.named_parameters() if p.requires_grad and p.grad is None]
         if silent:
-            raise TrainingError(f"no gradient reaches {len(silent)} trained weights, first {silent[0]}: this setup cannot learn")
+            raise TrainingError(
+                f"no gradient reaches {len(silent)} trained weights, first {silent[0]}: this setup cannot learn"
+            )
 
     def _groups(self) -> list[dict[str, object]]:
         head = self.config.head_learning_rate or self.config.learning_rate
         groups = []
         for rate, inside in ((self.config.learning_rate, False), (head, True)):
-            params = [(n, p) for n, p in self.student.network.named_parameters() if p.requires_grad and n.startswith("head.") == inside]
+            params = [
+                (n, p)
+                for n, p in self.student.network.named_parameters()
+                if p.requires_grad and n.startswith("head.") == inside
+            ]
             for decay, wide in ((self.config.weight_decay, True), (0.0, False)):
                 chosen = [p for _, p in params if (p.ndim > 1) == wide]
                 if chosen:

@@ -7,6 +7,7 @@ weight j + 16 in its high half; value = (n - 8) * scale).
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from dataclasses import dataclass
@@ -20,6 +21,15 @@ from tamis.errors import WeightsError
 MAGIC = b"E5S1"
 Tensors = dict[str, npt.NDArray[np.float32]]
 
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 LAYER_NAMES = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -84,9 +94,7 @@ def read_e5(path: Path) -> E5File:
 
 def _parse(reader: _Reader) -> E5File:
     reader.raw(8)
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    names += ("max_position_embeddings", "type_vocab_size")
-    sizes = dict(zip(names, reader.integers(7), strict=True))
+    sizes = dict(zip(SIZES, reader.integers(7), strict=True))
     eps, _block = reader.take("fi")
     pieces, unknown = _pieces(reader)
     entries, extra = reader.integers(1)[0], reader.integers(1, "I")[0]
@@ -101,7 +109,7 @@ def _pieces(reader: _Reader) -> tuple[list[tuple[str, float]], int]:
     offsets = np.frombuffer(reader.raw(4 * (count + 1)), dtype="<u4")
     scores = np.frombuffer(reader.raw(4 * count), dtype="<f4")
     text = reader.raw(size)
-    pieces = [text[start:end].decode("utf-8", "replace") for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    pieces = [text[start:end].decode("utf-8", "replace") for start, end in itertools.pairwise(offsets)]
     return list(zip(pieces, scores.tolist(), strict=True)), unknown
 
 
@@ -145,8 +153,8 @@ def _transformers_name(name: str) -> str:
 
 def write_folder(source: E5File, folder: Path) -> None:
     """Write config, bfloat16-exact float32 weights and tokenizer so that `from_pretrained(folder)` works."""
-    import torch  # noqa: PLC0415 - heavy
-    from transformers import BertConfig, BertModel  # noqa: PLC0415
+    import torch
+    from transformers import BertConfig, BertModel
 
     config = BertConfig(**source.sizes, layer_norm_eps=source.eps, pad_token_id=1, hidden_act="gelu")
     model = BertModel(config, add_pooling_layer=False)
@@ -158,9 +166,9 @@ def write_folder(source: E5File, folder: Path) -> None:
 
 
 def _write_tokenizer(source: E5File, folder: Path) -> None:
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors  # noqa: PLC0415
-    from tokenizers.models import Unigram  # noqa: PLC0415
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers.models import Unigram
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(Unigram([*source.pieces, ("<mask>", 0.0)], unk_id=source.unknown))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
@@ -172,12 +180,12 @@ def _write_tokenizer(source: E5File, folder: Path) -> None:
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "<pad>", "</s>", "<unk>")])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<s>",  # noqa: S106
-        eos_token="</s>",  # noqa: S106
-        cls_token="<s>",  # noqa: S106
-        sep_token="</s>",  # noqa: S106
-        pad_token="<pad>",  # noqa: S106
-        unk_token="<unk>",  # noqa: S106
-        mask_token="<mask>",  # noqa: S106
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
         model_max_length=512,
     ).save_pretrained(folder)

@@ -18,7 +18,7 @@ def check_gguf(path: Path) -> None:
     Raises:
         WeightsError: not a GGUF file, or a truncated one.
     """
-    from gguf import GGUFReader  # noqa: PLC0415 - heavy
+    from gguf import GGUFReader
 
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
@@ -39,8 +39,8 @@ def write_folder(path: Path, folder: Path) -> None:
     Raises:
         WeightsError: the file is damaged or of an architecture transformers cannot read.
     """
-    import torch  # noqa: PLC0415 - heavy
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_gguf(path)
     try:

@@ -74,13 +74,13 @@ def _sum(path: Path) -> str:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - heavy
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (OSError, HFValidationError, RuntimeError) as error:
         raise WeightsError(
-            f"no model {name!r}: it is no file, folder or catalogue name ({', '.join(CATALOGUE)}) and no hub answers for it"
+            f"no model {name!r}: it is no file or folder, not in the catalogue ({', '.join(CATALOGUE)}), and no hub has it"
         ) from error

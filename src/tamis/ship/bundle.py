@@ -1,12 +1,12 @@
 """The bundle: everything a student needs to judge texts, in one folder whose every file has its sum in the manifest.
 
-    manifest.json       format, versions, sha256 and size of every other file
-    bundle.json         template, window length, pooling, temperature, where the student comes from
-    policy.json         taxonomy and thresholds
-    tokenizer.json      fast tokenizer
-    model/              transformers folder with the merged weights (safetensors)
-    head.safetensors    the classification head
-    trained_on.txt      content ids of the rows it learnt from, so that it never labels one of them as a teacher
+manifest.json       format, versions, sha256 and size of every other file
+bundle.json         template, window length, pooling, temperature, where the student comes from
+policy.json         taxonomy and thresholds
+tokenizer.json      fast tokenizer
+model/              transformers folder with the merged weights (safetensors)
+head.safetensors    the classification head
+trained_on.txt      content ids of the rows it learnt from, so that it never labels one of them as a teacher
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def write_bundle(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     network.base.save_pretrained(fresh / "model")  # type: ignore[operator]
-    save_file({name: p.detach().contiguous() for name, p in network.head.named_parameters()}, fresh / "head.safetensors")
+    save_file(
+        {name: p.detach().contiguous() for name, p in network.head.named_parameters()}, fresh / "head.safetensors"
+    )
     encoder.tokenizer.save(str(fresh / "tokenizer.json"))
     (fresh / "policy.json").write_text(policy.model_dump_json(indent=1))
     (fresh / "bundle.json").write_text(json.dumps(asdict(spec), ensure_ascii=False, indent=1))
@@ -117,7 +119,9 @@ def check_manifest(folder: Path) -> str:
         manifest = json.loads((folder / "manifest.json").read_text())
         files, version = manifest["files"], str(manifest["version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{folder} is no bundle: it has no readable manifest.json; make one with `tamis export`") from error
+        raise BundleError(
+            f"{folder} is no bundle: it has no readable manifest.json; make one with `tamis export`"
+        ) from error
     if manifest.get("format") != FORMAT:
         raise BundleError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: export it again")
     found = {name for name in _files(folder) if name != "manifest.json"}
@@ -132,7 +136,9 @@ def _check_file(folder: Path, name: str, files: dict[str, dict[str, str | int]])
     if name not in files:
         raise BundleError(f"{folder} holds {name}, which its manifest does not name: remove it or export again")
     if not (folder / name).is_file() or _digest(folder / name) != files[name]["sha256"]:
-        raise BundleError(f"{folder}: {name} is missing or its sha256 differs from the manifest: copy or export it again")
+        raise BundleError(
+            f"{folder}: {name} is missing or its sha256 differs from the manifest: copy or export it again"
+        )
 
 
 def require_parity(moderator: Moderator, reference: Scorer, texts: Sequence[str]) -> dict[str, float]:
@@ -149,7 +155,9 @@ def require_parity(moderator: Moderator, reference: Scorer, texts: Sequence[str]
     names = moderator.policy.ids
     largest = max(abs(a.probabilities[n] - b.probabilities[n]) for a, b in zip(wanted, got, strict=True) for n in names)
     if flips > FLIPS_ALLOWED:
-        raise BundleError(f"the bundle decides {flips:.1%} of {len(texts)} texts otherwise than the student: not exported")
+        raise BundleError(
+            f"the bundle decides {flips:.1%} of {len(texts)} texts otherwise than the student: not exported"
+        )
     return {"texts": float(len(texts)), "flips": float(flips), "largest_difference": float(largest)}
 
 

@@ -1,0 +1,199 @@
+"""Hold scorers against human verdicts: every figure with an interval, every pair on the same resamples.
+
+What is measured is listed in judged.py, how in metrics.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tamis.config import EvaluateConfig
+from tamis.errors import DataError
+from tamis.judge import metrics
+from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures, truth_of
+from tamis.judge.metrics import Bools, Floats
+from tamis.judge.result import Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
+from tamis.judge.speed import measure_speed
+from tamis.policy import Policy
+from tamis.records import Example, Scorer, Scores, Split
+
+STUDENT = "student"
+CURVE_POINTS = 200
+
+Told = dict[str, list[Scores]]
+
+
+def evaluate(
+    scorers: Mapping[str, Scorer],
+    split: Split,
+    policy: Policy,
+    config: EvaluateConfig,
+    timed: Collection[str] = (),
+    seed: int = 0,
+) -> Evaluation:
+    """Measure all scorers on the gold rows of a split; those named in `timed` are timed on its texts too.
+
+    The scorer named `student` is compared with each of the others.
+
+    Raises:
+        DataError: no gold rows, a verdict outside the policy, or a scorer that drops rows.
+    """
+    gold = split.gold
+    if not gold:
+        raise DataError(f"{type(split).__name__} has no row a person has judged: label some rows, then measure")
+    told = {name: _ask(name, scorer, gold) for name, scorer in scorers.items()}
+    by_category, by_score = _parts(gold, told)
+    judged = {name: judge(by_category[0], scores, policy) for name, scores in by_category[1].items()}
+    figures = _merged(_of_categories(judged, config, seed), _of_scores(*by_score, config, seed))
+    details = {name: _details(one, by_category[0]) for name, one in judged.items() if by_category[0]}
+    result = Evaluation(
+        policy=f"{policy.name} {policy.version}",
+        kind=policy.kind,
+        split=type(split).__name__,
+        rows=len(gold),
+        bootstrap=config.bootstrap,
+        benign=policy.benign,
+        categories=policy.ids,
+        support=_support(by_category[0], policy),
+        names={category.id: dict(category.short) for category in policy.categories},
+        models={name: _with_figures(details.get(name, ModelResult({})), figures[name]) for name in scorers},
+    )
+    texts = [example.text for example in gold]
+    for name in timed:
+        result = result.with_facts(name, measure_speed(scorers[name], texts, config.latency_rows))
+    rights = {name: one.right for name, one in judged.items()}
+    return replace(result, comparisons=_comparisons(figures, rights, result.metric))
+
+
+def _ask(name: str, scorer: Scorer, gold: Sequence[Example]) -> list[Scores]:
+    scores = scorer([example.text for example in gold])
+    if len(scores) != len(gold):
+        raise DataError(f"scorer {name} gave {len(scores)} scores for {len(gold)} texts: it must answer each one")
+    return scores
+
+
+def _parts(gold: Sequence[Example], told: Told) -> tuple[tuple[list[Example], Told], tuple[list[Example], Told]]:
+    """Rows and answers where people gave categories, and those where they gave a risk score."""
+    parts = []
+    for scored in (False, True):
+        places = [i for i, example in enumerate(gold) if (example.score is not None) == scored]
+        answers = {name: [scores[i] for i in places] for name, scores in told.items()}
+        parts.append(([gold[i] for i in places], answers))
+    return parts[0], parts[1]
+
+
+def _of_categories(judged: Mapping[str, Judged], config: EvaluateConfig, seed: int) -> dict[str, Figures]:
+    def measure(one: Judged) -> Callable[[Floats], Figures]:
+        return lambda weights: category_figures(one, weights)
+
+    rows = max((len(one.truth) for one in judged.values()), default=0)
+    return _sampled({name: measure(one) for name, one in judged.items()}, rows, config.bootstrap, seed)
+
+
+def _of_scores(rows: Sequence[Example], told: Told, config: EvaluateConfig, seed: int) -> dict[str, Figures]:
+    def measure(scores: Sequence[Scores]) -> Callable[[Floats], Figures]:
+        return lambda weights: score_figures(rows, scores, weights)
+
+    return _sampled({name: measure(scores) for name, scores in told.items()}, len(rows), config.bootstrap, seed)
+
+
+def _sampled(
+    measures: Mapping[str, Callable[[Floats], Figures]], rows: int, times: int, seed: int
+) -> dict[str, Figures]:
+    """Every figure's value, then its value on each resample: shape (1 + times,)."""
+    if not rows:
+        return {name: {} for name in measures}
+    found: dict[str, dict[str, list[Floats]]] = {name: {} for name in measures}
+    for weights in (metrics.ones(rows), *metrics.resamples(rows, times, seed)):
+        for name, measure in measures.items():
+            for figure, values in measure(weights).items():
+                found[name].setdefault(figure, []).append(values)
+    return {name: {figure: np.concatenate(v) for figure, v in figures.items()} for name, figures in found.items()}
+
+
+def _merged(first: Mapping[str, Figures], second: Mapping[str, Figures]) -> dict[str, Figures]:
+    return {name: second.get(name, {}) | figures for name, figures in first.items()}
+
+
+def _estimate(samples: Floats) -> Estimate:
+    return Estimate(float(samples[0]), *metrics.interval(samples[1:]))
+
+
+def _with_figures(model: ModelResult, figures: Figures) -> ModelResult:
+    whole = {figure: _estimate(samples) for figure, samples in figures.items() if "/" not in figure}
+    by_category: dict[str, dict[str, Estimate]] = {}
+    for key, samples in figures.items():
+        category, slash, figure = key.partition("/")
+        if slash:
+            by_category.setdefault(category, {})[figure] = _estimate(samples)
+    return replace(model, metrics=whole, per_class=by_category)
+
+
+def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
+    if not rows:
+        return {}
+    given = [truth_of(row, policy) for row in rows]
+    return {name: sum(name in one for one in given) for name in policy.ids}
+
+
+def _details(judged: Judged, rows: Sequence[Example]) -> ModelResult:
+    confidence, correct = judged.claims
+    bins = metrics.reliability(confidence.ravel(), correct.ravel())
+    ranked = metrics.ranking(judged.harmful, judged.risk, metrics.ones(len(rows)))
+    both = bool(judged.harmful.any() and not judged.harmful.all())
+    return ModelResult(
+        metrics={},
+        confusion=None if judged.several else _confusion(judged),
+        reliability=tuple(Bin(*one) for one in bins),
+        roc=_curve(ranked.false_positive_rate[0], ranked.recall[0], start=Point(0.0, 0.0)) if both else (),
+        precision_recall=_curve(ranked.recall[0], ranked.precision[0]) if both else (),
+        mistakes=_mistakes(judged, rows),
+    )
+
+
+def _confusion(judged: Judged) -> tuple[tuple[int, ...], ...]:
+    names = (*judged.names, "")
+    said = [names[row.argmax()] if row.any() else "" for row in judged.said]
+    truth = [names[row.argmax()] for row in judged.truth]
+    return tuple(tuple(row) for row in metrics.confusion(truth, said, judged.names))
+
+
+def _curve(x: Floats, y: Floats, start: Point | None = None) -> tuple[Point, ...]:
+    """Points of a curve, thinned to what a chart can show; the ends stay."""
+    places = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
+    points = tuple(Point(round(float(x[i]), 5), round(float(y[i]), 5)) for i in places)
+    return (start, *points) if start else points
+
+
+def _mistakes(judged: Judged, rows: Sequence[Example]) -> tuple[Mistake, ...]:
+    """Misjudged rows, the most confident first."""
+    found = []
+    for i in np.flatnonzero(~judged.right):
+        truth = tuple(name for name, holds in zip(judged.names, judged.truth[i], strict=True) if holds)
+        said = tuple(name for name, holds in zip(judged.names, judged.said[i], strict=True) if holds)
+        wrong = judged.truth[i] != judged.said[i]
+        sure = np.where(judged.said[i], judged.probability[i], 1 - judged.probability[i])
+        confidence = float(sure[wrong & judged.said[i]].max(initial=0.0)) if said else float("nan")
+        if judged.several and said:
+            confidence = float(sure[wrong].max())
+        found.append(Mistake(rows[i].id, truth, said, confidence))
+    return tuple(sorted(found, key=lambda mistake: (-np.nan_to_num(mistake.confidence, nan=-1.0), mistake.id)))
+
+
+def _comparisons(figures: Mapping[str, Figures], rights: Mapping[str, Bools], metric: str) -> dict[str, Comparison]:
+    """The student against each of the others; empty without a student."""
+    others = [name for name in figures if name != STUDENT]
+    if STUDENT not in figures or not others:
+        return {}
+    student = figures[STUDENT][metric]
+    p = [metrics.mcnemar(rights[STUDENT], rights[name]) if rights else float("nan") for name in others]
+    adjusted = metrics.holm(p)
+    made = {}
+    for name, raw, corrected in zip(others, p, adjusted, strict=True):
+        other = figures[name][metric]
+        kept = np.divide(student, other, out=np.full(student.shape, np.nan), where=other > 0)
+        made[name] = Comparison(metric, _estimate(kept), _estimate(student - other), raw, corrected)
+    return made

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tamis.config import load_config
+from tamis.errors import ConfigError
+
+RECIPE = "name: t\ndata:\n  sources:\n    - path: a.jsonl\n    - path: ~/b.jsonl\nteacher: {kind: openai, model: m}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_settings_are_changed_from_the_command_line(recipe: Path) -> None:
+    config = load_config(recipe, ["student.lora.rank=16", "data.sources.1.text=body", "teacher.few_shot.kind=nearest"])
+    assert config.student.lora.rank == 16
+    assert config.data.sources[1].text == "body"
+    assert config.teacher.few_shot.kind == "nearest"
+    assert config.data.sources[1].path == str(Path.home() / "b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("student.lora.rnak=3", "unknown setting 'student.lora.rnak', did you mean 'rank'"),
+        ("teacher.concurency=3", "did you mean 'concurrency'"),
+        ("data.sources.0.txt=b", "did you mean 'text'"),
+        ("trian.epochs=3", "did you mean 'train'"),
+        ("train.epochs=0", r"train\.epochs: Input should be greater than 0, got 0"),
+        ("data.sources.7.text=b", "must be a number from 0 to 1"),
+        ("name.x=1", "inside a value|holds a value"),
+        ("nonsense", "takes dotted.key=value"),
+        ("teacher.model=''", "needs `model`"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_the_right_one(recipe: Path, override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(recipe, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [("a: [", "is not YAML"), ("- 1", "must be a mapping"), ("", "must be")]
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(tmp_path / "r.yaml")
+    with pytest.raises(ConfigError, match="cannot read recipe"):
+        load_config(tmp_path / "none.yaml")
