@@ -52,7 +52,7 @@ PLAIN = {
     "report.language": "Of the report, the data card and the audit's warnings.",
     "gate.macro_f1": "Student macro-F1 on the test split.",
 }
-"""Meanings of settings that config.py does not describe; it wins where both do."""
+"""Meanings of settings that config.py does not describe; what it says itself comes first."""
 
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
@@ -84,7 +84,8 @@ def settings() -> dict[str, FieldInfo]:
 
 def meaning_of(key: str, field: FieldInfo) -> str:
     """What a setting means, in a sentence; empty where nobody has said it."""
-    return field.description or PLAIN.get(key, "")
+    # A bar would end the table's cell.
+    return (field.description or PLAIN.get(key, "")).replace("|", "\\|")
 
 
 def type_of(annotation: Any) -> str:
@@ -118,7 +119,12 @@ def default_of(field: FieldInfo) -> str:
 def bounds_of(field: FieldInfo) -> str:
     """Least and largest value, where there are any."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [f"{sign} {getattr(rule, name):g}" for rule in field.metadata for name, sign in signs.items() if hasattr(rule, name)]
+    found = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in signs.items()
+        if hasattr(rule, name)
+    ]
     return f" ({', '.join(found)})" if found else ""
 
 

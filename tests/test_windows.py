@@ -37,6 +37,11 @@ def test_a_lone_surrogate_and_a_nul_are_encoded(tokenizer: Path) -> None:
     assert len(encoder.encode(["\ud800", "a\0b"]).ids) == 2
 
 
+def test_an_empty_text_has_one_token_to_judge(tokenizer: Path) -> None:
+    encoder = Encoder.from_file(tokenizer / "tokenizer.json", "{text}", 24)
+    assert [len(ids) for ids in encoder.encode(["", "a"]).ids] == [1, 1]
+
+
 def test_pitfall_20_another_template_has_another_hash(tokenizer: Path) -> None:
     make = Encoder.from_file
     path = tokenizer / "tokenizer.json"

@@ -45,7 +45,7 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
             "evaluate", config.evaluate.model_dump(), steps.evaluate(splits, labelled, student), steps.load_measured
         )
         # The figures are told in words, tables and charts.
-        work.run("report", config.report.model_dump(), steps.report(labelled, measured), steps.nothing)
+        work.run("report", config.report.model_dump(), steps.report(splits, labelled, measured), steps.nothing)
         # What passes the gate leaves the house as one checked folder.
         steps.require(measured)
         work.run("export", None, steps.export(splits, student, measured), steps.nothing)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
-from tamis.data.sources import files
+from tamis.data.sources import files, is_local
 from tamis.errors import GateError
 from tamis.judge.baselines import BASELINES
 from tamis.judge.calibrate import apply_temperature, fit_temperature
@@ -163,7 +163,7 @@ class Stages:
         evaluation = Evaluation.from_json(json.loads((out / "evaluation.json").read_text()))
         return self._measured(evaluation, json.loads((out / "temperature.json").read_text()))
 
-    def report(self, labelled: Labelled, measured: Measured) -> Callable[[Path], None]:
+    def report(self, splits: Splits, labelled: Labelled, measured: Measured) -> Callable[[Path], None]:
         """Write report.html, report.md and metrics.json."""
 
         def work(out: Path) -> None:
@@ -172,9 +172,10 @@ class Stages:
                 name=self.config.name,
                 data_card=card,
                 audit=labelled.audit,
-                history=measured.history,
+                training_log=measured.history,
                 settings=self.config.model_dump(mode="json"),
                 try_it=f'tamis moderate --bundle {self.config.out}/bundle "..."',
+                texts={row.id: row.text for row in splits.test.gold},
             )
             write_report(measured.evaluation, context, out, self.config.report)
             log.info("report: %s", out / "report.html")
@@ -231,7 +232,7 @@ class Stages:
 
 def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
     """What decides the splits: settings, policy, and the files as they are now."""
-    local = [path for source in config.data.sources for path in files(source)]
+    local = [path for source in config.data.sources if is_local(source) for path in files(source)]
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in local]
     return [config.data.model_dump(mode="json"), policy.model_dump(mode="json"), stamps]
 

@@ -75,6 +75,11 @@ class Encoder:
         words = [self.tokenizer.encode(part, add_special_tokens=False).ids if part else [] for part in (before, after)]
         return dressed[:start] + words[0], words[1] + dressed[start + len(bare) :]
 
+    @cached_property
+    def _blank(self) -> list[int]:
+        """What stands for an empty text where the tokenizer adds no special tokens: a model needs one token."""
+        return self.tokenizer.encode(" ").ids or [0]
+
     @property
     def _room(self) -> int:
         return self.max_tokens - sum(map(len, self._frame))
@@ -88,7 +93,7 @@ class Encoder:
         owner: list[int] = []
         for index, encoding in enumerate(self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
             for part in overlapping(encoding.ids, self._room):
-                ids.append(head + part + tail)
+                ids.append(head + part + tail or self._blank)
                 owner.append(index)
         return Windows(ids, owner)
 

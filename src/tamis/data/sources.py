@@ -52,6 +52,11 @@ def _after(before: int, total: int, advance: Advance) -> Advance:
     return lambda done, _: advance(before + done, total)
 
 
+def is_local(source: SourceConfig) -> bool:
+    """Whether a source is files of this machine."""
+    return source.path != DEMO and not source.path.startswith(HUB)
+
+
 def files(source: SourceConfig) -> list[Path]:
     """Files of a source: itself, or those of a folder in order of their names.
 

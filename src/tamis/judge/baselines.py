@@ -1,4 +1,4 @@
-"""What a student must beat to have earned its cost: a keyword list and a linear model, both made from the same labels."""
+"""What a student must beat to have earned its cost: a keyword list and a linear model of the same labels."""
 
 from __future__ import annotations
 

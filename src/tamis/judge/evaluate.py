@@ -45,10 +45,11 @@ def evaluate(
     if not gold:
         raise DataError(f"{type(split).__name__} has no row a person has judged: label some rows, then measure")
     told = {name: _ask(name, scorer, gold) for name, scorer in scorers.items()}
-    by_category, by_score = _parts(gold, told)
-    judged = {name: judge(by_category[0], scores, policy) for name, scores in by_category[1].items()}
-    figures = _merged(_of_categories(judged, config, seed), _of_scores(*by_score, config, seed))
-    details = {name: _details(one, by_category[0]) for name, one in judged.items() if by_category[0]}
+    (rows, answers), by_score = _parts(gold, told)
+    judged = {name: judge(rows, scores, policy) for name, scores in answers.items()} if rows else {}
+    of_scores = _of_scores(*by_score, config, seed)
+    of_categories = _of_categories(judged, config, seed)
+    figures = {name: of_scores[name] | of_categories.get(name, {}) for name in told}
     result = Evaluation(
         policy=f"{policy.name} {policy.version}",
         kind=policy.kind,
@@ -57,9 +58,9 @@ def evaluate(
         bootstrap=config.bootstrap,
         benign=policy.benign,
         categories=policy.ids,
-        support=_support(by_category[0], policy),
-        names={category.id: dict(category.short) for category in policy.categories},
-        models={name: _with_figures(details.get(name, ModelResult({})), figures[name]) for name in scorers},
+        support=_support(rows, policy),
+        names={one.id: {str(lang): text for lang, text in one.short.items()} for one in policy.categories},
+        models={name: _model(judged.get(name), rows, figures[name]) for name in scorers},
     )
     texts = [example.text for example in gold]
     for name in timed:
@@ -114,22 +115,19 @@ def _sampled(
     return {name: {figure: np.concatenate(v) for figure, v in figures.items()} for name, figures in found.items()}
 
 
-def _merged(first: Mapping[str, Figures], second: Mapping[str, Figures]) -> dict[str, Figures]:
-    return {name: second.get(name, {}) | figures for name, figures in first.items()}
-
-
 def _estimate(samples: Floats) -> Estimate:
     return Estimate(float(samples[0]), *metrics.interval(samples[1:]))
 
 
-def _with_figures(model: ModelResult, figures: Figures) -> ModelResult:
+def _model(judged: Judged | None, rows: Sequence[Example], figures: Figures) -> ModelResult:
+    details = _details(judged, rows) if judged else ModelResult({})
     whole = {figure: _estimate(samples) for figure, samples in figures.items() if "/" not in figure}
     by_category: dict[str, dict[str, Estimate]] = {}
     for key, samples in figures.items():
         category, slash, figure = key.partition("/")
         if slash:
             by_category.setdefault(category, {})[figure] = _estimate(samples)
-    return replace(model, metrics=whole, per_class=by_category)
+    return replace(details, metrics=whole, per_class=by_category)
 
 
 def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
@@ -171,14 +169,13 @@ def _curve(x: Floats, y: Floats, start: Point | None = None) -> tuple[Point, ...
 def _mistakes(judged: Judged, rows: Sequence[Example]) -> tuple[Mistake, ...]:
     """Misjudged rows, the most confident first."""
     found = []
-    for i in np.flatnonzero(~judged.right):
+    for i in np.flatnonzero(~judged.right).tolist():
         truth = tuple(name for name, holds in zip(judged.names, judged.truth[i], strict=True) if holds)
         said = tuple(name for name, holds in zip(judged.names, judged.said[i], strict=True) if holds)
         wrong = judged.truth[i] != judged.said[i]
         sure = np.where(judged.said[i], judged.probability[i], 1 - judged.probability[i])
-        confidence = float(sure[wrong & judged.said[i]].max(initial=0.0)) if said else float("nan")
-        if judged.several and said:
-            confidence = float(sure[wrong].max())
+        claimed = wrong if judged.several else judged.said[i]
+        confidence = float(sure[claimed].max()) if said else float("nan")
         found.append(Mistake(rows[i].id, truth, said, confidence))
     return tuple(sorted(found, key=lambda mistake: (-np.nan_to_num(mistake.confidence, nan=-1.0), mistake.id)))
 
@@ -190,7 +187,7 @@ def _comparisons(figures: Mapping[str, Figures], rights: Mapping[str, Bools], me
         return {}
     student = figures[STUDENT][metric]
     p = [metrics.mcnemar(rights[STUDENT], rights[name]) if rights else float("nan") for name in others]
-    adjusted = metrics.holm(p)
+    adjusted = metrics.holm(p) if rights else p
     made = {}
     for name, raw, corrected in zip(others, p, adjusted, strict=True):
         other = figures[name][metric]

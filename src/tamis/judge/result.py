@@ -76,7 +76,7 @@ class ModelResult:
     roc: tuple[Point, ...] = ()
     precision_recall: tuple[Point, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
-    facts: Mapping[str, float | str] = field(default_factory=dict)
+    facts: Mapping[str, int | float | str] = field(default_factory=dict)
     speed: Speed | None = None
 
 
@@ -125,7 +125,7 @@ class Evaluation:
         """The figure models are compared by: macro-F1, or Spearman's correlation where people gave risk scores."""
         return "macro_f1" if self.support else "spearman"
 
-    def with_facts(self, name: str, speed: Speed | None = None, **facts: float | str) -> Evaluation:
+    def with_facts(self, name: str, speed: Speed | None = None, **facts: int | float | str) -> Evaluation:
         """This evaluation with more said of one model."""
         model = self.models[name]
         fuller = replace(model, facts={**model.facts, **facts}, speed=speed or model.speed)

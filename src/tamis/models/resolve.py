@@ -82,5 +82,5 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (OSError, HFValidationError, RuntimeError) as error:
         raise WeightsError(
-            f"no model {name!r}: it is no file or folder, not in the catalogue ({', '.join(CATALOGUE)}), and no hub has it"
+            f"no model {name!r}: it is no file or folder, none of the catalogue ({', '.join(CATALOGUE)}), no hub has it"
         ) from error

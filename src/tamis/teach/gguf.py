@@ -23,11 +23,11 @@ EDGE = 1 << 20
 
 
 class GgufServer:
-    """llama.cpp with `parallel` slots; starts when its address is first asked for and lives as long as this object."""
+    """llama.cpp with some slots; starts when its address is first asked for and lives as long as this object."""
 
-    def __init__(self, path: Path, parallel: int) -> None:
+    def __init__(self, path: Path, slots: int) -> None:
         self.path = path
-        self.parallel = parallel
+        self.slots = slots
         self._server: Any = None
         self._lock = threading.Lock()
 
@@ -43,30 +43,47 @@ class GgufServer:
             return f"{self._server.listening_address}/v1"
 
     def _start(self) -> Any:
-        xllamacpp = need("xllamacpp", "train")
+        xllamacpp = _llama_cpp()
         try:
-            return xllamacpp.Server(parameters(xllamacpp, self.path, self.parallel))
+            return xllamacpp.Server(parameters(xllamacpp, self.path, self.slots))
         except (RuntimeError, ValueError, OSError) as error:
             raise WeightsError(
                 f"llama.cpp cannot load {self.path}: fetch it again, or give another GGUF file"
             ) from error
 
 
-def parameters(xllamacpp: Any, path: Path, parallel: int) -> Any:
-    """Settings of the server, chosen by measurement on two cores (docs/experiments)."""
+def _llama_cpp() -> Any:
+    """The library, its OpenMP told to sleep when it waits.
+
+    Threads that spin lose half the speed, or more, as soon as another process wants a core.
+    """
+    before = os.environ.get("OMP_WAIT_POLICY")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        return need("xllamacpp", "train")
+    finally:
+        if before is None:
+            del os.environ["OMP_WAIT_POLICY"]
+
+
+def parameters(xllamacpp: Any, path: Path, slots: int) -> Any:
+    """Settings of the server, chosen by measurement on two cores.
+
+    Reading prompts is bound by arithmetic on a CPU, so slots side by side gain nothing, and each would compute the
+    shared prefix for itself. Requests beyond the slots wait in the server's queue, so that it is never idle.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.hostnames = ["127.0.0.1"]
     params.port = _free_port()
-    params.n_parallel = parallel
-    params.n_ctx = CONTEXT * parallel
+    params.n_parallel = slots
+    params.n_ctx = CONTEXT * slots
     params.verbosity = -1
-    # Copying idle slots to memory costs more than the one prefix they all share.
+    # Without it idle slots are copied to memory, which helps nobody here: their prefix stays where it is.
     params.cache_ram_mib = 0
     threads = cores()
     for pool in (params.cpuparams, params.cpuparams_batch):
         pool.n_threads = threads
-        # Spinning threads stall for seconds when any other process wants a core.
         pool.poll = 0
     return params
 
@@ -96,7 +113,8 @@ def gguf_teacher(
 
     path = _file(resolve(config.model), config.model)
     check_gguf(path)
-    server = GgufServer(path, config.concurrency)
+    # One slot for each order, because each has a prefix of its own.
+    server = GgufServer(path, config.orders)
     prompt = prompt_of(config, policy, gold)
     connection = Connection(f"llama.cpp ({path.name})", config.model, "none", server.address)
     return EndpointTeacher(config, prompt, connection, fingerprint(config, prompt, weights_hash(path)), store)

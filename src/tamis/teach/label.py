@@ -42,7 +42,8 @@ def label(
         BudgetError: the next question could pass the budget; what was answered is in the store.
         TeacherError: the teacher cannot be asked, or answered another question.
     """
-    corrects = config.prior_correction and policy.kind == "single_label"
+    # A bundle was trained and calibrated on its categories; only a prompted teacher leans to an answer of its own.
+    corrects = config.prior_correction and policy.kind == "single_label" and config.kind != "bundle"
     nothing = content_free(config.language) if corrects else []
     raw = ask_all([*nothing, *examples], teacher, store, config)
     prior = prior_of((raw[example.id] for example in nothing), policy)

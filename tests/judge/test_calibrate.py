@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tamis.errors import TamisError
+from tamis.judge.calibrate import apply_temperature, best_temperature, fit_temperature, scale
+from tamis.policy import Policy
+from tamis.records import NO_ANSWER, CalibrationSplit, Example, Scores, TestSplit
+
+
+def drawn(policy: Policy, temperature: float, rows: int = 4000) -> tuple[list[Scores], CalibrationSplit]:
+    """Labels drawn from p, scores of p sharpened so that `temperature` undoes it."""
+    generator = np.random.default_rng(0)
+    honest = generator.dirichlet(np.full(len(policy.ids), 0.8), size=rows)
+    labels = [policy.ids[generator.choice(len(policy.ids), p=row)] for row in honest]
+    told = scale(honest, 1 / temperature, multi_label=False)
+    scores = [policy.scores(dict(zip(policy.ids, row.tolist(), strict=True))) for row in told]
+    examples = tuple(Example(str(i), f"text {i}", "en", "made", label=label) for i, label in enumerate(labels))
+    return scores, CalibrationSplit(examples)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_recovers_a_known_temperature(small_policy: Policy, temperature: float) -> None:
+    scores, split = drawn(small_policy, temperature)
+    assert fit_temperature(scores, split, small_policy) == pytest.approx(temperature, rel=0.06)
+
+
+def test_recovers_a_known_temperature_of_several_labels() -> None:
+    generator = np.random.default_rng(1)
+    honest = generator.uniform(0.02, 0.98, size=(3000, 3))
+    truth = generator.random(honest.shape) < honest
+    told = scale(honest, 1 / 2.0, multi_label=True)
+    assert best_temperature(told, truth, multi_label=True) == pytest.approx(2.0, rel=0.06)
+
+
+def test_scale_by_hand() -> None:
+    # Square roots of .64 and .36 are .8 and .6.
+    assert scale(np.array([0.64, 0.36]), 2.0, multi_label=False) == pytest.approx([0.8 / 1.4, 0.6 / 1.4])
+    # Odds of 9 become 3 at T = 2.
+    assert scale(np.array([0.9]), 2.0, multi_label=True) == pytest.approx([0.75])
+
+
+def test_certain_answers_stay_finite() -> None:
+    assert np.isfinite(scale(np.array([0.0, 1.0]), 0.1, multi_label=False)).all()
+    assert np.isfinite(scale(np.array([0.0, 1.0]), 0.1, multi_label=True)).all()
+
+
+def test_refuses_a_test_split(small_policy: Policy, examples: tuple[Example, ...]) -> None:
+    with pytest.raises(TamisError, match="CalibrationSplit, got a TestSplit"):
+        fit_temperature([NO_ANSWER] * len(examples), TestSplit(examples), small_policy)  # type: ignore[arg-type]
+
+
+def test_refuses_another_number_of_scores(small_policy: Policy, examples: tuple[Example, ...]) -> None:
+    with pytest.raises(TamisError, match="score for each of its"):
+        fit_temperature([], CalibrationSplit(examples), small_policy)
+
+
+def test_few_rows_leave_1_with_a_note(small_policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
+    scores, split = drawn(small_policy, 3.0, rows=19)
+    assert fit_temperature(scores, split, small_policy) == 1.0
+    assert "19 calibration rows" in caplog.text
+
+
+def test_rows_without_an_answer_are_left_out(small_policy: Policy) -> None:
+    scores, split = drawn(small_policy, 2.0)
+    longer = CalibrationSplit((*split.examples, *split.examples[:500]))
+    assert fit_temperature([*scores, *[NO_ANSWER] * 500], longer, small_policy) == pytest.approx(2.0, rel=0.06)
+
+
+def test_applying_keeps_answers_and_silence(small_policy: Policy) -> None:
+    score = small_policy.scores({"normal": 0.64, "gambling": 0.36}, ("bonus",))
+    softer, silent = apply_temperature([score, NO_ANSWER], 2.0, small_policy)
+    assert softer.probabilities == pytest.approx({"normal": 0.8 / 1.4, "gambling": 0.6 / 1.4})
+    assert softer.risk == pytest.approx(0.6 / 1.4)
+    assert softer.evidence == ("bonus",)
+    assert silent is NO_ANSWER

@@ -1,0 +1,152 @@
+"""Bad input as a user meets it: the real command, one sentence, exit code 2, no traceback, nothing good lost."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tamis.cli import app
+
+VERBS = ("run", "ingest", "label", "distill", "evaluate", "report", "export", "moderate", "doctor")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def tamis(tmp_path: Path) -> Run:
+    """Run the real command in an empty folder."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "tamis"), *arguments]
+        settings = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | environment
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=settings, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., str]:
+    """Write a recipe over one source file with this content; returns its path."""
+
+    def write(content: bytes | str, name: str = "rows.jsonl", **changes: object) -> str:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        tree = {
+            "name": "t",
+            "out": "out",
+            "data": {"sources": [{"path": name}]},
+            "policy": {"only": ["normal", "fraud"]},
+        }
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree | changes, allow_unicode=True))
+        return "recipe.yaml"
+
+    return write
+
+
+def rows(*pairs: tuple[str, str]) -> str:
+    return "".join(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in pairs)
+
+
+WORDS = "河 山 云 雨 风 雪 花 草 树 木 石 火 灯 书 笔 墨 纸 琴 棋 画 茶 酒 米 面 油 盐 酱 醋 糖 饭".split()
+PAIRS = list(zip(WORDS, WORDS[7:] + WORDS[:7], strict=True))
+GOOD = rows(*((f"{a}{b}{a}外面的{b}景色{b}{a}", ("normal", "fraud")[i % 2]) for i, (a, b) in enumerate(PAIRS)))
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    said = done.stderr.rstrip().splitlines()
+    assert said[-1].startswith("tamis: "), done.stderr
+    return said[-1]
+
+
+BAD = {
+    "empty file": ("", {}, "empty"),
+    "missing column": ('{"body": "x", "label": "normal"}\n', {}, "text"),
+    "unknown label": (rows(("天气好", "benign"), ("再见了", "benign")), {}, "benign"),
+    "one class only": (rows(*((f"{w}色很美丽", "normal") for w in WORDS)), {}, "fraud|class"),
+    "fewer rows than classes": (rows(("天气好", "normal")), {}, "row|class"),
+    "another encoding": ("文本,标签\n天气很好啊,normal\n".encode("gb18030") * 20, {}, "(?i)gb18030|utf-8"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_data_is_one_sentence(tamis: Run, recipe: Callable[..., str], case: str) -> None:
+    content, changes, words = BAD[case]
+    assert re.search(words, one_sentence(tamis("ingest", recipe(content, **changes))))
+
+
+def test_a_truncated_gzip_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:
+    whole = gzip.compress(GOOD.encode())
+    assert "rows.jsonl.gz" in one_sentence(tamis("ingest", recipe(whole[: len(whole) // 2], name="rows.jsonl.gz")))
+
+
+def test_bad_rows_are_put_aside_and_the_good_ones_go_on(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+    long = "长" * 1_000_000
+    bad = b'{"text": "\\u0000", "label": "normal"}\n{"text": "\xff\xfe", "label": "normal"}\nnot json\n'
+    content = GOOD.encode() + bad + rows((long, "normal")).encode()
+    done = tamis("ingest", recipe(content, data={"sources": [{"path": "rows.jsonl"}]}))
+    assert done.returncode == 0, done.stderr
+    rejected = (tmp_path / "out" / "ingest" / "rejected.jsonl").read_text().splitlines()
+    assert len(rejected) == 4
+
+
+def test_a_misspelt_key_and_a_missing_file(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+    path = recipe(GOOD)
+    assert "did you mean 'epochs'" in one_sentence(tamis("run", path, "--set", "train.epoch=3"))
+    assert "cannot read recipe" in one_sentence(tamis("run", "none.yaml"))
+    assert "none.jsonl" in one_sentence(tamis("ingest", path, "--set", "data.sources.0.path=none.jsonl"))
+
+
+def test_an_endpoint_that_is_down_keeps_what_was_done(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+    teacher = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "few_shot": {"kind": "none"}}
+    teacher |= {"retries": 0, "timeout": 2}
+    path = recipe(GOOD, teacher=teacher)
+    assert "127.0.0.1:9" in one_sentence(tamis("label", path, OPENAI_API_KEY="x"))
+    assert (tmp_path / "out" / "ingest" / "train.jsonl").is_file() or list(
+        (tmp_path / "out" / "ingest").glob("*/train*")
+    )
+
+
+def test_broken_weights_are_one_sentence(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+    path = recipe(GOOD, student={"model": "w.gguf"})
+    (tmp_path / "w.gguf").write_bytes(b"GGUF\x03\x00\x00\x00 and then nothing")
+    assert "w.gguf is truncated" in one_sentence(tamis("distill", path))
+    assert "no model 'no/such'" in one_sentence(tamis("distill", path, "--set", "student.model=no/such"))
+
+
+def test_moderating_without_a_bundle_is_one_sentence(tamis: Run) -> None:
+    assert "is no bundle" in one_sentence(tamis("moderate", "-b", "nowhere", "x"))
+
+
+def test_a_full_disk_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    path = recipe(GOOD)
+    assert "cannot make the folder" in one_sentence(tamis("ingest", path, "--out", "/dev/full/x"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps_with_an_example(verb: str) -> None:
+    done = CliRunner().invoke(app, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"tamis {verb}" in done.output
+
+
+def test_doctor_says_how_to_mend(tamis: Run, tmp_path: Path) -> None:
+    done = tamis("doctor", TAMIS_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert "tamis models fetch multilingual-e5-small" in done.stdout
+
+
+def test_the_catalogue_is_listed(tamis: Run, tmp_path: Path) -> None:
+    done = tamis("models", "list", TAMIS_HOME=str(tmp_path))
+    assert "multilingual-e5-small" in done.stdout
+    assert "no model 'nothing'" in one_sentence(tamis("models", "fetch", "nothing"))

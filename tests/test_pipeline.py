@@ -1,0 +1,163 @@
+"""The whole story on tiny real parts: files, a real HTTP teacher, a real Qwen2, a bundle that is loaded again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tests.teach.conftest import FakeEndpoint, serve
+
+import tamis
+from tamis.config import RunConfig, load_config
+from tamis.errors import GateError, TeacherError
+from tamis.pipeline import run
+
+SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
+SAID = {
+    "normal": "正常聊天{}去公园散步遇到老朋友",
+    "gambling": "赌博平台{}注册送彩金快来上车",
+    "fraud": "欺诈兼职{}轻松月入过万私我带你",
+}
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    fake = FakeEndpoint()
+    server = serve(fake)
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_qwen: Path, endpoint: FakeEndpoint) -> Callable[..., Path]:
+    def write(**changes: object) -> Path:
+        lines = [f"{text.format(scene * 3)},{label}" for label, text in SAID.items() for scene in SCENES]
+        (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        tree = {
+            "name": "tiny",
+            "out": str(tmp_path / "run"),
+            "policy": {"only": list(SAID)},
+            "data": {
+                "sources": [{"path": str(tmp_path / "rows.csv")}],
+                "near_duplicate": 1.0,
+                "gold": 9,
+                "split": {"validation": 0.2, "calibration": 0.1, "test": 0.2},
+            },
+            "teacher": {
+                "kind": "openai",
+                "model": "m",
+                "base_url": endpoint.url,
+                "few_shot": {"n": 3},
+                "self_check": 2,
+            },
+            "student": {"model": str(tiny_qwen), "max_tokens": 48, "pretrained_dtype": "float32"},
+            "train": {
+                "epochs": 3,
+                "learning_rate": 0.02,
+                "batch_size": 8,
+                "precision": "float32",
+                "checkpoint_seconds": 0,
+            },
+            "evaluate": {"bootstrap": 100, "latency_rows": 3},
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(tree | changes, allow_unicode=True))
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+
+
+def test_text_to_bundle_and_a_rerun_does_nothing(
+    recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    config = load_config(recipe())
+    assert run(config) == tmp_path / "run" / "export"
+    out = tmp_path / "run"
+    page = (out / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert (out / "report" / "metrics.json").is_file()
+    decision = tamis.load(out / "bundle")(["赌博平台注册送彩金"])[0]
+    assert set(decision.probabilities) == set(SAID)
+    asked = sum(endpoint.asked.values())
+    before = (out / "bundle" / "manifest.json").stat().st_mtime_ns
+    run(config)
+    assert sum(endpoint.asked.values()) == asked
+    assert (out / "bundle" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_single_stage_stops_there(recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path) -> None:
+    run(load_config(recipe()), until="ingest")
+    assert not endpoint.asked
+    assert not (tmp_path / "run" / "label").exists()
+
+
+def test_gold_alone_needs_no_teacher(recipe: Callable[..., Path], endpoint: FakeEndpoint) -> None:
+    run(load_config(recipe(teacher={"kind": "none"}), ["data.gold=null"]))
+    assert not endpoint.asked
+
+
+def test_a_weak_student_is_not_exported(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"gate\.retention wants 1\.9.*report\.html"):
+        run(load_config(recipe(gate={"retention": 1.9})))
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+
+
+def test_a_bundle_never_labels_what_it_learnt_from(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    run(load_config(recipe(teacher={"kind": "none"}), ["data.gold=null", f"out={tmp_path / 'first'}"]))
+    teacher = {"kind": "bundle", "model": str(tmp_path / "first" / "bundle"), "self_check": 0}
+    with pytest.raises(TeacherError, match="was trained on row"):
+        run(load_config(recipe(teacher=teacher), [f"out={tmp_path / 'second'}"]))
+
+
+def _start(path: Path) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).parent / "tamis"), "run", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _kill_when(child: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not ready() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert child.poll() is None, "it ended before it could be killed"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def test_killed_while_labelling_and_while_training_it_ends_the_same(
+    recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    def slow(body: object, text: str, times: int) -> None:
+        time.sleep(0.15)
+
+    endpoint.rule = slow
+    path = recipe()
+    out = RunConfig.model_validate(yaml.safe_load(path.read_text())).out
+    progress = Path(out) / "distill" / "progress.safetensors"
+    _kill_when(_start(path), lambda: sum(endpoint.answered.values()) > 12)
+    asked = dict(endpoint.asked)
+    _kill_when(_start(path), progress.is_file)
+    endpoint.rule = None
+    assert _start(path).wait(240) == 0
+    twice = {text: count for text, count in endpoint.asked.items() if count > 2}
+    in_flight = sum(endpoint.asked[text] - asked[text] for text in asked if endpoint.asked[text] > asked[text])
+    assert not twice
+    assert in_flight <= 4 + 4, "only what was in flight at the kill, and the self-check, is asked again"
+    undisturbed = load_config(path, [f"out={tmp_path / 'whole'}", f"store={Path(out) / 'store.sqlite'}"])
+    run(undisturbed)
+    one, other = (load_file(Path(o) / "distill" / "best.safetensors") for o in (out, tmp_path / "whole"))
+    assert all((one[name] == other[name]).all() for name in one)
