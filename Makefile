@@ -33,7 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 demo: setup
-	$(BIN)/tamis demo --student $(STUDENT) --out $(OUT)
+	$(BIN)/tamis run recipes/demo.yaml --out $(OUT) --set student.model=$(STUDENT) $(SETTINGS)
 
 docs: setup
 	$(BIN)/python docs/build.py

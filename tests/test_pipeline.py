@@ -17,7 +17,7 @@ from tests.teach.conftest import FakeEndpoint, serve
 
 import tamis
 from tamis.config import RunConfig, load_config
-from tamis.errors import GateError, TeacherError
+from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
 
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
@@ -85,7 +85,7 @@ def test_text_to_bundle_and_a_rerun_does_nothing(
     recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
     config = load_config(recipe())
-    assert run(config) == tmp_path / "run" / "export"
+    assert run(config) == tmp_path / "run" / "bundle"
     out = tmp_path / "run"
     page = (out / "report" / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
@@ -122,6 +122,24 @@ def test_a_bundle_never_labels_what_it_learnt_from(recipe: Callable[..., Path], 
     teacher = {"kind": "bundle", "model": str(tmp_path / "first" / "bundle"), "self_check": 0}
     with pytest.raises(TeacherError, match="was trained on row"):
         run(load_config(recipe(teacher=teacher), [f"out={tmp_path / 'second'}"]))
+
+
+def test_a_bundle_of_another_policy_is_no_teacher(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    run(load_config(recipe(teacher={"kind": "none"}), ["data.gold=null", f"out={tmp_path / 'first'}"]))
+    teacher = {"kind": "bundle", "model": str(tmp_path / "first" / "bundle")}
+    with pytest.raises(ConfigError, match="use the same policy"):
+        run(load_config(recipe(teacher=teacher, policy={"path": "default"}), [f"out={tmp_path / 'second'}"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "known"), [("evaluate.baselines=[bayes]", "svm"), ("objective.distill={kld: 1}", "kl")]
+)
+def test_unknown_names_stop_before_any_work(
+    recipe: Callable[..., Path], tmp_path: Path, setting: str, known: str
+) -> None:
+    with pytest.raises(ConfigError, match=known):
+        run(load_config(recipe(), [setting]))
+    assert not (tmp_path / "run").exists()
 
 
 def _start(path: Path) -> subprocess.Popen[bytes]:

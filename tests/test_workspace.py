@@ -50,6 +50,12 @@ def test_an_interrupted_stage_finds_what_it_made_and_changed_inputs_start_over(t
     assert seen == [True, False]
 
 
+def test_a_finished_stage_that_lost_a_file_is_done_again(tmp_path: Path) -> None:
+    go(tmp_path, 1, 1)
+    (tmp_path / "a" / "x").unlink()
+    assert go(tmp_path, 1, 1) == ["a"]
+
+
 def test_two_runs_cannot_share_a_folder_but_a_dead_one_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         (tmp_path / ".lock").write_text(str(other.pid))

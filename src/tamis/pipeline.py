@@ -30,6 +30,7 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
     """
     if until not in get_args(Stage):
         raise ConfigError(f"no stage {until!r}; there are {', '.join(get_args(Stage))}")
+    stages.check(config)
     policy = load_policy(config.policy.path)
     policy = policy.only(config.policy.only) if config.policy.only else policy
     steps = stages.Stages(config, policy)
@@ -37,7 +38,7 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
         # Text becomes examples, cleaned and de-duplicated, in four splits that share nothing.
         splits = work.run("ingest", stages.ingest_inputs(config, policy), steps.ingest, steps.load_splits)
         # The teacher says what it thinks of them, and is held against the human labels before a student is spent on it.
-        labelled = work.run("label", config.teacher.model_dump(), steps.label(splits), steps.load_labelled)
+        labelled = work.run("label", stages.label_inputs(config), steps.label(splits), steps.load_labelled)
         # The student learns from both; the best checkpoint on the validation split is kept.
         student = work.run("distill", stages.distil_inputs(config), steps.distil(splits, labelled), steps.load_student)
         # Student, teacher and baselines are measured against human labels that nothing was chosen on.
@@ -48,5 +49,5 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
         work.run("report", config.report.model_dump(), steps.report(splits, labelled, measured), steps.nothing)
         # What passes the gate leaves the house as one checked folder.
         steps.require(measured)
-        work.run("export", None, steps.export(splits, student, measured), steps.nothing)
-    return work.out / until
+        work.run("export", None, steps.export(splits, student, measured), steps.nothing, folder="bundle")
+    return work.out / ("bundle" if until == "export" else until)

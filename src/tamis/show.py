@@ -37,11 +37,11 @@ def conclude(config: RunConfig, made: Path) -> None:
     """Say what came of a run, where its report is and how to try the model."""
     out = Path(config.out)
     metrics = out / "evaluate" / "evaluation.json"
-    if made.name in {"evaluate", "report", "export"} and metrics.is_file():
+    if made.name in {"evaluate", "report", "bundle"} and metrics.is_file():
         _show_models(json.loads(metrics.read_text(encoding="utf-8")))
-    if made.name in {"report", "export"}:
+    if made.name in {"report", "bundle"}:
         log.info("report: %s", out / "report" / "report.html")
-    if made.name == "export":
+    if made.name == "bundle":
         log.info('try it: tamis moderate --bundle %s "%s"', out / "bundle", TRY)
     log.info("done: %s", made)
 

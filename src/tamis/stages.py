@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
-from tamis.errors import GateError
+from tamis.errors import ConfigError, GateError
 from tamis.judge.baselines import BASELINES
 from tamis.judge.calibrate import apply_temperature, fit_temperature
 from tamis.judge.evaluate import evaluate
 from tamis.judge.report import ReportContext, write_report
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
+from tamis.learn.losses import LOSSES
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
@@ -94,6 +95,9 @@ class Stages:
         if config.kind != "bundle":
             return make_teacher(config, self.policy, splits.train.gold, store)
         bundle = load_bundle(config.model)
+        if bundle.policy.label_space != self.policy.label_space:
+            theirs, own = ", ".join(bundle.policy.ids), ", ".join(self.policy.ids)
+            raise ConfigError(f"teacher {config.model} judges {theirs}, this run {own}: use the same policy")
         return scorer_teacher(bundle.score, self.policy, f"bundle {bundle.versions['model']}", bundle.trained_on)
 
     def load_labelled(self, out: Path) -> Labelled:
@@ -217,12 +221,11 @@ class Stages:
                 facts={name: str(value) for name, value in student.facts.items()},
             )
             rows = [example.id for example in splits.train.examples]
-            bundle = write_bundle(served.network, encoder, self.policy, spec, rows, out.with_name("bundle"))
+            write_bundle(served.network, encoder, self.policy, spec, rows, out)
             texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
-            parity = require_parity(load_bundle(bundle), trained, texts)
-            (out / "parity.json").write_text(json.dumps(parity))
-            log.info("bundle %s agrees with the trained student: %s", bundle, parity)
+            parity = require_parity(load_bundle(out), trained, texts)
+            log.info("bundle %s agrees with the trained student: %s", out, parity)
 
         return work
 
@@ -235,6 +238,30 @@ def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
     local = [path for source in config.data.sources if is_local(source) for path in files(source)]
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in local]
     return [config.data.model_dump(mode="json"), policy.model_dump(mode="json"), stamps]
+
+
+def label_inputs(config: RunConfig) -> Any:
+    """What decides the teacher's answers: settings, and its weights where they are local files."""
+    manifest = Path(config.teacher.model) / "manifest.json"
+    weights = manifest if manifest.is_file() else Path(config.teacher.model)
+    stamp = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else None
+    return [config.teacher.model_dump(), config.report.language, stamp]
+
+
+def check(config: RunConfig) -> None:
+    """Refuse names that no registry has before any work is done.
+
+    Raises:
+        ConfigError: an unknown baseline or loss.
+    """
+    named: dict[str, tuple[Iterable[str], Iterable[str]]] = {
+        "evaluate.baselines": (config.evaluate.baselines, BASELINES),
+        "objective.distill": (config.objective.distill, LOSSES),
+    }
+    for setting, (names, known) in named.items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{setting} names {name!r}; there are {', '.join(known)}")
 
 
 def distil_inputs(config: RunConfig) -> Any:

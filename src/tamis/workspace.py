@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from tamis.errors import ConfigError
 
 T = TypeVar("T")
+INPUTS = ".inputs"
 log = logging.getLogger(__name__)
 
 
@@ -56,24 +57,27 @@ class Workspace:
         self._lock.unlink(missing_ok=True)
         return kind is _ReachedError
 
-    def run(self, name: str, inputs: Any, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
+    def run(
+        self, name: str, inputs: Any, work: Callable[[Path], T], load: Callable[[Path], T], folder: str | None = None
+    ) -> T:
         """Do a stage, or load what it made before from the same inputs.
 
         Args:
-            name: of the stage and of its folder.
+            name: of the stage.
             inputs: anything JSON can hold that decides the result.
             work: does the stage in its folder; finds there what an interrupted run left.
             load: reads a finished stage's result.
+            folder: of the stage; named like it without it.
         """
         self._before = fingerprint([name, inputs, self._before])
-        result = self._result(name, work, load)
+        result = self._result(name, self.out / (folder or name), work, load)
         if name == self.until:
             raise _ReachedError
         return result
 
-    def _result(self, name: str, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
-        folder, started = self.out / name, self.out / name / ".inputs"
-        if self._finished().get(name) == self._before:
+    def _result(self, name: str, folder: Path, work: Callable[[Path], T], load: Callable[[Path], T]) -> T:
+        started = folder / INPUTS
+        if self._is_whole(name, folder):
             log.info("%s: unchanged, reused", name)
             return load(folder)
         if started.is_file() and started.read_text() != self._before:
@@ -84,16 +88,25 @@ class Workspace:
         log.info("%s: started", name)
         began = time.monotonic()
         result = work(folder)
-        self._finish(name, self._before)
+        self._finish(name, folder)
         log.info("%s: done in %.0f s", name, time.monotonic() - began)
         return result
 
-    def _finished(self) -> dict[str, str]:
+    def _is_whole(self, name: str, folder: Path) -> bool:
+        """Whether the stage was finished with these inputs and still has every file it made."""
+        done = self._finished().get(name)
+        return (
+            bool(done) and done["inputs"] == self._before and all((folder / file).is_file() for file in done["files"])
+        )
+
+    def _finished(self) -> dict[str, Any]:
         return json.loads(self._done.read_text()) if self._done.is_file() else {}
 
-    def _finish(self, name: str, print_: str) -> None:
+    def _finish(self, name: str, folder: Path) -> None:
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        done = {"inputs": self._before, "files": sorted(file for file in files if file != INPUTS)}
         fresh = self._done.with_suffix(".partial")
-        fresh.write_text(json.dumps(self._finished() | {name: print_}, indent=1))
+        fresh.write_text(json.dumps(self._finished() | {name: done}, indent=1))
         fresh.replace(self._done)
 
 
