@@ -26,34 +26,6 @@ value is YAML and `0` addresses the first item of a list (`--set data.sources.0.
 `$VARIABLES` in values are expanded. Relative paths are taken from the folder the command is run in.
 """
 
-PLAIN = {
-    "name": "Name of the run, shown in the report.",
-    "data.split.seed": "Chooses which rows go where; a row's place depends on it and on its own text alone.",
-    "data.sources": "One or more sources, see [data.sources](#datasources).",
-    "teacher.method": "How probabilities are had; `auto` probes the endpoint in this order. Not used by local models.",
-    "teacher.few_shot.n": "Examples shown.",
-    "teacher.concurrency": "Requests at a time; slots of a local GGUF server.",
-    "teacher.retries": "Further attempts after 408, 409, 429, 5xx and lost connections.",
-    "teacher.budget.tokens": "Prompt and completion tokens together; null sets no limit.",
-    "student.lora.rank": "Rank of the update.",
-    "student.lora.alpha": "The update is scaled by alpha / rank.",
-    "student.lora.dropout": "Dropout before the adapters.",
-    "objective.alpha": "Weight of the teacher's part; without a teacher it is 0 and `beta` 1.",
-    "objective.beta": "Weight of the human labels' part.",
-    "objective.temperature": "Temperature of both distributions; the loss is multiplied by its square.",
-    "objective.label_smoothing": "Of the human labels.",
-    "train.epochs": "Passes over the training rows; may be a fraction.",
-    "train.learning_rate": "Peak, of AdamW.",
-    "train.schedule": "After the warm-up.",
-    "train.weight_decay": "Of matrices; vectors have none.",
-    "train.precision": "Of the computation; `auto`: bfloat16 where the processor has it.",
-    "train.seed": "Of the head, the adapters, the order of rows and dropout.",
-    "evaluate.bootstrap": "Resamples behind each interval.",
-    "report.language": "Of the report, the data card and the audit's warnings.",
-    "gate.macro_f1": "Student macro-F1 on the test split.",
-}
-"""Meanings of settings that config.py does not describe; what it says itself comes first."""
-
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section with its dotted name, outer ones first."""
@@ -83,9 +55,11 @@ def settings() -> dict[str, FieldInfo]:
 
 
 def meaning_of(key: str, field: FieldInfo) -> str:
-    """What a setting means, in a sentence; empty where nobody has said it."""
+    """What a setting means, in a sentence; a setting nobody has described ends the build."""
+    if not field.description:
+        raise SystemExit(f"{key} has no meaning: give it a description in src/tamis/config.py")
     # A bar would end the table's cell.
-    return (field.description or PLAIN.get(key, "")).replace("|", "\\|")
+    return field.description.replace("|", "\\|")
 
 
 def type_of(annotation: Any) -> str:

@@ -35,6 +35,8 @@ def test_settings_are_changed_from_the_command_line(recipe: Path) -> None:
         ("train.epochs=0", r"train\.epochs: Input should be greater than 0, got 0"),
         ("data.sources.7.text=b", "must be a number from 0 to 1"),
         ("name.x=1", "inside a value|holds a value"),
+        ("name=[1", r"--set name=\[1: the value is not YAML \(expected ',' or '\]'.*\): close or quote it$"),
+        ("name=2024-13-45", r"the value is not YAML \(month must be"),
         ("nonsense", "takes dotted.key=value"),
         ("teacher.model=''", "needs `model`"),
     ],
@@ -45,7 +47,8 @@ def test_a_wrong_setting_is_answered_with_the_right_one(recipe: Path, override: 
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("a: [", "is not YAML"), ("- 1", "must be a mapping"), ("", "must be")]
+    ("content", "sentence"),
+    [("a: [", "is not YAML"), ("a: 2024-13-45", "is not YAML"), ("- 1", "must be a mapping"), ("", "must be")],
 )
 def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "r.yaml").write_text(content)

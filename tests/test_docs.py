@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import typer
 import yaml
 from click import Command, Group
+from pydantic import Field
 from typer.testing import CliRunner
 
 from tamis.cli import app
@@ -55,6 +58,35 @@ def test_every_setting_has_a_meaning() -> None:
     rows = [line for line in (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
     assert len(rows) >= 70
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_a_setting_without_a_description_ends_the_build() -> None:
+    meaning_of = runpy.run_path(str(DOCS / "build.py"))["meaning_of"]
+    assert meaning_of("a.b", Field(1, description="One | two.")) == "One \\| two."
+    with pytest.raises(SystemExit, match=r"a\.b has no meaning: give it a description"):
+        meaning_of("a.b", Field(1))
+
+
+def test_make_demo_runs_what_its_page_says_and_is_no_verb() -> None:
+    command = "tamis run recipes/demo.yaml"
+    for page in (ROOT / "Makefile", DOCS / "demo.md", *READMES):
+        assert command in page.read_text(encoding="utf-8"), page
+    assert "demo" not in VERBS
+    assert [page.name for page in PAGES if "tamis demo" in page.read_text(encoding="utf-8")] == []
+
+
+def test_the_extras_that_messages_name_can_be_installed() -> None:
+    called = {
+        node.args[1].value
+        for path in (ROOT / "src" / "tamis").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "need" and len(node.args) == 2
+        if isinstance(node.args[1], ast.Constant)
+    }
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert "postgres" in called
+    assert called <= set(extras)
+    assert extras["all"] == ["tamis[train,postgres]"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

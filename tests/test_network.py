@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from tamis.errors import WeightsError
-from tamis.network import Network, by_length, load_base, logits_of, pad, pool
+from tamis.network import (
+    Network,
+    bfloat16_is_fast,
+    by_length,
+    is_decoder,
+    load_base,
+    logits_of,
+    mixed_precision,
+    pad,
+    pool,
+)
 
 ROWS = [[5, 6, 7, 8, 9], [5, 6], [7]]
 
@@ -66,3 +76,14 @@ def test_weights_of_another_model_are_refused(tiny_qwen: Path, tmp_path: Path) -
 def test_an_empty_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot load a model"):
         load_base(tmp_path, torch.float32)
+
+
+def test_a_decoder_is_told_from_an_encoder(tiny_qwen: Path, tiny_bert: Path) -> None:
+    assert is_decoder(tiny_qwen)
+    assert not is_decoder(tiny_bert)
+
+
+@pytest.mark.parametrize(("wanted", "mixed"), [("float32", False), ("bfloat16", True), ("auto", bfloat16_is_fast())])
+def test_precision_is_the_wanted_one_or_what_is_fast(wanted: str, mixed: bool) -> None:
+    with mixed_precision(torch.device("cpu"), wanted):
+        assert torch.is_autocast_enabled("cpu") is mixed

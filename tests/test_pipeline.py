@@ -132,7 +132,12 @@ def test_a_bundle_of_another_policy_is_no_teacher(recipe: Callable[..., Path], t
 
 
 @pytest.mark.parametrize(
-    ("setting", "known"), [("evaluate.baselines=[bayes]", "svm"), ("objective.distill={kld: 1}", "kl")]
+    ("setting", "known"),
+    [
+        ("evaluate.baselines=[bayes]", "svm"),
+        ("objective.distill={kld: 1}", "kl"),
+        ("train.report_to=[tensorbored]", "tensorboard"),
+    ],
 )
 def test_unknown_names_stop_before_any_work(
     recipe: Callable[..., Path], tmp_path: Path, setting: str, known: str

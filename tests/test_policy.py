@@ -86,3 +86,10 @@ def test_twins_and_two_benign_categories_are_refused() -> None:
 def test_no_such_policy(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="give a YAML file or one of default"):
         load_policy(tmp_path / "none.yaml")
+
+
+def test_a_policy_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "gb.yaml"
+    path.write_bytes("name: 政策".encode("gb18030"))
+    with pytest.raises(PolicyError, match=r"gb\.yaml is not UTF-8 \(byte 6\): save it as UTF-8$"):
+        load_policy(path)

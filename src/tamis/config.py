@@ -54,7 +54,9 @@ class SourceConfig(Section):
 class SplitConfig(Section):
     """Shares of the splits for rows that name none."""
 
-    seed: int = 0
+    seed: int = Field(
+        0, description="Chooses which rows go where; a row's place depends on it and on its own text alone."
+    )
     validation: float = Field(0.1, ge=0, lt=1, description="Chooses checkpoints; audits the teacher.")
     calibration: float = Field(0.1, ge=0, lt=1, description="Fits temperature and thresholds.")
     test: float = Field(0.2, ge=0, lt=1, description="Measures; nothing is chosen on it.")
@@ -63,7 +65,9 @@ class SplitConfig(Section):
 class DataConfig(Section):
     """Ingest and prepare."""
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    sources: tuple[SourceConfig, ...] = Field(
+        min_length=1, description="One or more sources, see [data.sources](#datasources)."
+    )
     min_chars: int = Field(1, ge=1, description="Shorter rows are rejected.")
     max_chars: int = Field(100_000, ge=1, description="Longer rows are rejected, never cut.")
     near_duplicate: float = Field(
@@ -77,7 +81,7 @@ class DataConfig(Section):
 class BudgetConfig(Section):
     """What labelling may cost at most; the run stops before it would cost more."""
 
-    tokens: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, description="Prompt and completion tokens together; null sets no limit.")
     money: float | None = Field(None, gt=0, description="In the currency of the two prices.")
     price_prompt: float = Field(0.0, ge=0, description="Per million prompt tokens.")
     price_completion: float = Field(0.0, ge=0, description="Per million completion tokens.")
@@ -89,7 +93,7 @@ class FewShotConfig(Section):
     kind: Literal["none", "fixed", "nearest"] = Field(
         "fixed", description="`nearest`: the most similar gold rows of each text."
     )
-    n: int = Field(16, ge=1, le=64)
+    n: int = Field(16, ge=1, le=64, description="Examples shown.")
 
 
 class TeacherConfig(Section):
@@ -105,15 +109,18 @@ class TeacherConfig(Section):
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="Environment variable that holds the key; keys never stand in recipes."
     )
-    method: Literal["auto", "logprobs", "votes", "verbalised"] = "auto"
+    method: Literal["auto", "logprobs", "votes", "verbalised"] = Field(
+        "auto",
+        description="How probabilities are had; `auto` probes the endpoint in this order. Not used by local models.",
+    )
     language: Literal["zh", "en"] = Field("zh", description="Language of the prompt.")
     few_shot: FewShotConfig = FewShotConfig(kind="fixed", n=16)
     prior_correction: bool = Field(True, description="Divide out what the teacher answers whatever the text is.")
     orders: int = Field(1, ge=1, le=8, description="Category orders to average over.")
     votes: int = Field(5, ge=2, le=64, description="Samples a text where log-probabilities are unusable.")
-    concurrency: int = Field(4, ge=1, le=1024)
+    concurrency: int = Field(4, ge=1, le=1024, description="Requests at a time; slots of a local GGUF server.")
     timeout: float = Field(60.0, gt=0, description="Seconds a request.")
-    retries: int = Field(5, ge=0)
+    retries: int = Field(5, ge=0, description="Further attempts after 408, 409, 429, 5xx and lost connections.")
     budget: BudgetConfig = BudgetConfig()
     label: Literal["all", "unlabelled"] = Field("all", description="Which training rows are labelled.")
     limit: int | None = Field(None, ge=1, description="Label at most this many training rows.")
@@ -130,9 +137,9 @@ class TeacherConfig(Section):
 class LoraConfig(Section):
     """Low-rank adaptation (Hu et al., 2021)."""
 
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(8, ge=1, description="Rank of the update.")
+    alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
     targets: tuple[str, ...] | Literal["all-linear"] = Field(
         ("query", "value"), description="`query`, `key`, `value`, `output`, `ffn`, module names, or `all-linear`."
     )
@@ -161,20 +168,22 @@ class StudentConfig(Section):
 class ObjectiveConfig(Section):
     """L = alpha * L_distill + beta * L_sup; each is a mean over the rows that have its target."""
 
-    alpha: float = Field(0.9, ge=0)
-    beta: float = Field(0.1, ge=0)
+    alpha: float = Field(0.9, ge=0, description="Weight of the teacher's part; without a teacher it is 0 and `beta` 1.")
+    beta: float = Field(0.1, ge=0, description="Weight of the human labels' part.")
     distill: dict[str, float] = Field(
         {"kl": 1.0}, description="Terms of L_distill and their weights; names in learn/losses.py."
     )
-    temperature: float = Field(2.0, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    temperature: float = Field(
+        2.0, gt=0, description="Temperature of both distributions; the loss is multiplied by its square."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the human labels.")
 
 
 class TrainConfig(Section):
     """How it is trained."""
 
-    epochs: float = Field(4, gt=0)
-    learning_rate: float = Field(2e-4, gt=0)
+    epochs: float = Field(4, gt=0, description="Passes over the training rows; may be a fraction.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak, of AdamW.")
     head_learning_rate: float | None = Field(
         None, gt=0, description="Of the head; the same as `learning_rate` without it."
     )
@@ -184,8 +193,8 @@ class TrainConfig(Section):
     )
     micro_tokens: int = Field(2048, ge=16, description="Padded tokens a forward pass at most.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps.")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="After the warm-up.")
+    weight_decay: float = Field(0.01, ge=0, description="Of matrices; vectors have none.")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     evaluations: int = Field(1, ge=1, description="Validations an epoch.")
     patience: int = Field(3, ge=1, description="Validations without a better score before training stops.")
@@ -193,10 +202,12 @@ class TrainConfig(Section):
         0.0, ge=0, le=1, description="A checkpoint whose worst class recalls less is kept only if none reaches it."
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="At most this much work is lost to a kill.")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the computation; `auto`: bfloat16 where the processor has it."
+    )
+    seed: int = Field(0, description="Of the head, the adapters, the order of rows and dropout.")
     report_to: tuple[str, ...] = Field(
-        ("tensorboard",), description="Trackers of accelerate: tensorboard, wandb, mlflow, ..."
+        ("tensorboard",), description="Trackers of accelerate: tensorboard, wandb, mlflow, ...; `[]` for none."
     )
 
 
@@ -204,14 +215,14 @@ class EvaluateConfig(Section):
     """What is measured on the test split."""
 
     baselines: tuple[str, ...] = Field(("keyword", "svm"), description="Names in judge/baselines.py.")
-    bootstrap: int = Field(1000, ge=100)
+    bootstrap: int = Field(1000, ge=100, description="Resamples behind each interval.")
     latency_rows: int = Field(100, ge=1, description="Texts timed one at a time.")
 
 
 class ReportConfig(Section):
     """How it is told."""
 
-    language: Literal["en", "zh"] = "en"
+    language: Literal["en", "zh"] = Field("en", description="Of the report, the data card and the audit's warnings.")
     show_texts: bool = Field(False, description="Show misjudged texts; hashes without it.")
 
 
@@ -219,17 +230,18 @@ class GateConfig(Section):
     """What a student must reach before it is exported; null asks nothing."""
 
     retention: float | None = Field(None, ge=0, le=2, description="Student macro-F1 over teacher macro-F1.")
-    macro_f1: float | None = Field(None, ge=0, le=1)
+    macro_f1: float | None = Field(None, ge=0, le=1, description="Student macro-F1 on the test split.")
 
 
 class RunConfig(Section):
     """One run, from text to bundle."""
 
-    name: str = "run"
+    name: str = Field("run", description="Name of the run, shown in the report.")
     about: str = Field("", description="Said at the start of a run: what will happen and how long it takes.")
     out: str = Field("runs/run", description="Folder of everything the run makes.")
     store: str | None = Field(
-        None, description="Database URL of the teacher's signals; a SQLite file in `out` without it."
+        None,
+        description="Database URL of the teacher's signals (PostgreSQL: extra `postgres`); SQLite in `out` without it.",
     )
     policy: PolicyConfig = PolicyConfig()
     data: DataConfig
@@ -253,7 +265,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"recipe {path} must be a mapping such as `name: my-run`, it is {type(tree).__name__}")
@@ -282,13 +294,21 @@ def _override(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     for part in parents:
         node = _child(node, part, override)
-    parsed = yaml.safe_load(value)
+    parsed = _parsed(value, override)
     if isinstance(node, list):
         node[_index(node, last, override)] = parsed
     elif isinstance(node, dict):
         node[last] = parsed
     else:
         raise ConfigError(f"--set {override}: {'.'.join(parents)} holds a value, not settings")
+
+
+def _parsed(value: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"--set {override}: the value is not YAML ({reason}): close or quote it") from error
 
 
 def _child(node: Any, part: str, override: str) -> Any:

@@ -7,13 +7,15 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tamis.models import CATALOGUE, home, is_fetched
 
-TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "datasketch", "sklearn", "sqlalchemy", "openai")
+TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "sqlalchemy", "openai")
 LOCAL_TEACHER = ("xllamacpp", "gguf")
+TRACKER = "tensorboard"
+Installed = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,28 @@ class Check:
     needed: bool = True
 
 
-def checks() -> list[Check]:
-    """Everything worth knowing before a run."""
-    return [*_python(), *_packages(), *_machine(), *_weights()]
+def is_installed(module: str) -> bool:
+    """Whether this interpreter finds a module."""
+    return importlib.util.find_spec(module) is not None
 
 
-def _python() -> Iterator[Check]:
+def checks(installed: Installed = is_installed) -> list[Check]:
+    """Everything worth knowing before a run; `installed` says whether a module is there."""
+    return [*_python(installed), *_packages(installed), *_machine(installed), *_weights()]
+
+
+def _python(installed: Installed) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+    there = installed("pip")
+    # `tamis models fetch` runs it; a virtual environment may have none.
+    mend = "" if there else f"{sys.executable} -m ensurepip"
+    yield Check("pip", there, _version("pip") if there else "missing", mend, needed=False)
 
 
-def _packages() -> Iterator[Check]:
-    for name in (*TRAIN, *LOCAL_TEACHER):
-        there = importlib.util.find_spec(name) is not None
+def _packages(installed: Installed) -> Iterator[Check]:
+    for name in (*TRAIN, *LOCAL_TEACHER, TRACKER):
+        there = installed(name)
         mend = "" if there else "pip install 'tamis[train]'"
         yield Check(name, there, _version(name) if there else "missing", mend, needed=name in TRAIN)
 
@@ -49,7 +60,7 @@ def _version(module: str) -> str:
     return importlib.metadata.version(names[0])
 
 
-def _machine() -> Iterator[Check]:
+def _machine(installed: Installed) -> Iterator[Check]:
     yield Check("processors", True, str(os.cpu_count()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield Check(
@@ -58,7 +69,7 @@ def _machine() -> Iterator[Check]:
     home().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(home()).free / 1e9
     yield Check("disk for weights", free > 5, f"{free:.0f} GB free in {home()}", "point TAMIS_HOME at a larger disk")
-    if importlib.util.find_spec("torch"):
+    if installed("torch"):
         yield from _accelerators()
 
 

@@ -151,7 +151,9 @@ def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
 def is_decoder(folder: Path) -> bool:
     """Whether a model folder holds a decoder, which speaks through its last token."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return any("CausalLM" in name for name in config.architectures or ()) or bool(getattr(config, "is_decoder", False))
+    # A decoder saved without its language head names only its base; grouped key-value heads still give it away.
+    named = any("CausalLM" in name for name in config.architectures or ())
+    return named or hasattr(config, "num_key_value_heads") or bool(getattr(config, "is_decoder", False))
 
 
 def bfloat16_is_fast() -> bool:

@@ -145,7 +145,7 @@ def load_policy(name: str | Path) -> Policy:
     """Read a policy from a YAML file, or a shipped one by its name.
 
     Raises:
-        PolicyError: no such policy, or one that does not hold together.
+        PolicyError: no such policy, one that is not UTF-8, or one that does not hold together.
     """
     if str(name) in shipped():
         text = (resources.files("tamis.policies") / f"{name}.yaml").read_text(encoding="utf-8")
@@ -153,7 +153,10 @@ def load_policy(name: str | Path) -> Policy:
         path = Path(name)
         if not path.is_file():
             raise PolicyError(f"no policy {name}: give a YAML file or one of {', '.join(shipped())}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise PolicyError(f"policy {name} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     return parse_policy(text, where=str(name))
 
 

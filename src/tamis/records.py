@@ -38,7 +38,12 @@ class Example:
     @property
     def is_gold(self) -> bool:
         """Whether a person has judged it."""
-        return self.label is not None or self.labels is not None or self.score is not None
+        return self.is_labelled or self.score is not None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether a person has named its category, or categories; a risk score names none."""
+        return self.label is not None or self.labels is not None
 
 
 @dataclass(frozen=True)

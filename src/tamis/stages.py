@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import LoggerType
+
 from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
@@ -119,7 +121,7 @@ class Stages:
             wanted = {example.id for example in splits.train.examples}
             signals = {name: signal for name, signal in labelled.signals.items() if name in wanted}
             state = train(student, splits.train, splits.validation, signals, config.objective, config.train, out)
-            student.facts["seconds"] = f"{state.seconds:.0f}"
+            student.facts["training_seconds"] = round(state.seconds)
             (out / "history.json").write_text(json.dumps(state.history, indent=1))
             student.save(out)
             return student
@@ -218,7 +220,7 @@ class Stages:
                 pooling=served.network.pooling,
                 label_space=self.policy.label_space,
                 temperature=measured.temperature,
-                facts={name: str(value) for name, value in student.facts.items()},
+                facts=student.facts,
             )
             rows = [example.id for example in splits.train.examples]
             write_bundle(served.network, encoder, self.policy, spec, rows, out)
@@ -252,16 +254,17 @@ def check(config: RunConfig) -> None:
     """Refuse names that no registry has before any work is done.
 
     Raises:
-        ConfigError: an unknown baseline or loss.
+        ConfigError: an unknown baseline, loss or tracker.
     """
-    named: dict[str, tuple[Iterable[str], Iterable[str]]] = {
-        "evaluate.baselines": (config.evaluate.baselines, BASELINES),
-        "objective.distill": (config.objective.distill, LOSSES),
+    named: dict[str, tuple[str, Iterable[str], Iterable[str]]] = {
+        "evaluate.baselines": ("baseline", config.evaluate.baselines, BASELINES),
+        "objective.distill": ("loss", config.objective.distill, LOSSES),
+        "train.report_to": ("tracker", config.train.report_to, LoggerType.list()),
     }
-    for setting, (names, known) in named.items():
+    for setting, (what, names, known) in named.items():
         for name in names:
             if name not in known:
-                raise ConfigError(f"{setting} names {name!r}; there are {', '.join(known)}")
+                raise ConfigError(f"{setting} names no {what} {name!r}; there are {', '.join(known)}")
 
 
 def distil_inputs(config: RunConfig) -> Any:
@@ -292,19 +295,21 @@ def at_temperature(scorer: Scorer, temperature: float, policy: Policy) -> Scorer
 
 
 def student_facts(student: Student, served: Student) -> dict[str, float | str]:
-    """How large it is, what of it was trained and on how much."""
+    """How large it is as it is served, how much of it was trained, on what and for how long."""
     weights = list(served.network.parameters())
-    megabytes = sum(weight.numel() * weight.element_size() for weight in weights) / 1e6
-    return {**student.facts, "served_parameters": sum(weight.numel() for weight in weights), "megabytes": megabytes}
+    size = {
+        "parameters": sum(w.numel() for w in weights),
+        "file_size": sum(w.numel() * w.element_size() for w in weights),
+    }
+    return {name: float(value) for name, value in (student.facts | size).items()}
 
 
 def teacher_facts(labelled: Labelled) -> dict[str, float | str]:
     """What the teacher's answers cost."""
     signals = list(labelled.signals.values())
     return {
-        "teacher": signals[0].teacher,
-        "signals": len(signals),
-        "prompt_tokens": sum(signal.prompt_tokens for signal in signals),
-        "completion_tokens": sum(signal.completion_tokens for signal in signals),
-        "cost": sum(signal.cost for signal in signals),
+        "name": signals[0].teacher,
+        "signals": float(len(signals)),
+        "teacher_tokens": float(sum(signal.prompt_tokens + signal.completion_tokens for signal in signals)),
+        "teacher_cost": sum(signal.cost for signal in signals),
     }

@@ -94,10 +94,8 @@ class Workspace:
 
     def _is_whole(self, name: str, folder: Path) -> bool:
         """Whether the stage was finished with these inputs and still has every file it made."""
-        done = self._finished().get(name)
-        return (
-            bool(done) and done["inputs"] == self._before and all((folder / file).is_file() for file in done["files"])
-        )
+        done = self._finished().get(name, {"inputs": None})
+        return done["inputs"] == self._before and all((folder / file).is_file() for file in done["files"])
 
     def _finished(self) -> dict[str, Any]:
         return json.loads(self._done.read_text()) if self._done.is_file() else {}

@@ -76,6 +76,22 @@ def test_long_rows_are_counted_not_cut_in_silence(
     assert rows_of((long, examples[1]), {}, encoder, small_policy).long == 1
 
 
+def test_rows_with_a_score_alone_are_left_out_and_counted(
+    examples: tuple[Example, ...],
+    make_signal: MakeSignal,
+    encoder: Encoder,
+    small_policy: Policy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scored = [replace(example, label=None, score=0.9) for example in examples[:3]]
+    signals = {scored[0].id: make_signal(examples[0])}
+    rows = rows_of([*scored, examples[3]], signals, encoder, small_policy)
+    assert rows.names == (scored[0].id, examples[3].id)
+    assert "2 of 4 rows have a risk score alone" in caplog.text
+    with pytest.raises(TrainingError, match="label first"):
+        rows_of(scored, {}, encoder, small_policy)
+
+
 def test_nothing_to_learn_is_said(examples: tuple[Example, ...], encoder: Encoder, small_policy: Policy) -> None:
     with pytest.raises(TrainingError, match="label first"):
         rows_of([replace(examples[0], label=None)], {}, encoder, small_policy)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tamis.config import ObjectiveConfig
-from tamis.errors import ConfigError
 from tamis.learn.losses import kl
 from tamis.learn.objective import Counts, Objective, Targets
 
@@ -54,8 +53,3 @@ def test_multi_label_is_a_mean_over_categories() -> None:
     targets = Targets(torch.tensor([[0.5, 0.5]]), torch.tensor([[NAN, NAN]]))
     value = objective.terms(torch.tensor([[2.0, 2.0]]), targets, Counts(1, 0))["kl"]
     assert value.item() == pytest.approx(0.480459, abs=1e-5)
-
-
-def test_an_unknown_loss_is_named() -> None:
-    with pytest.raises(ConfigError, match="no loss 'kld'"):
-        Objective(ObjectiveConfig(distill={"kld": 1.0}), "single_label", 0, distils=True)

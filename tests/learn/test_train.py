@@ -63,7 +63,7 @@ def test_a_student_learns_from_signals_alone(
     state = train(student, hidden, splits[1], signals, ObjectiveConfig(), QUICK, tmp_path)
     assert state.best is not None
     assert state.best.macro_f1 > 0.8
-    assert student.facts["soft_rows"] == str(len(hidden))
+    assert student.facts["soft_rows"] == len(hidden)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full", "head"])
@@ -137,6 +137,20 @@ def test_the_recall_floor_comes_before_macro_f1(
     quality = quality_of(build_student(config_of(tiny_bert), small_policy), splits[1], floor=0.0)
     below = replace(quality, above_floor=False, macro_f1=0.99)
     assert quality.key > below.key
+
+
+def test_rows_with_a_score_alone_choose_no_checkpoint(
+    tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    student = build_student(config_of(tiny_bert), small_policy)
+    scored = tuple(replace(example, label=None, score=0.9) for example in splits[1].examples)
+    mixed = ValidationSplit(splits[1].examples + scored)
+    assert quality_of(student, mixed, floor=0.0) == quality_of(student, splits[1], floor=0.0)
+    with pytest.raises(TrainingError, match=rf"none of the {len(scored)} validation rows has a human label"):
+        quality_of(student, ValidationSplit(scored), floor=0.0)
+    with pytest.raises(TrainingError, match="name their column in `label`"):
+        train(student, splits[0], ValidationSplit(scored), {}, ObjectiveConfig(), QUICK, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_lora_targets_are_answered_with_the_layers_there_are(tiny_qwen: Path, small_policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tamis.network import by_length
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
 from tamis.windows import Encoder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,11 @@ def rows_of(
     Raises:
         TrainingError: no row has a label, or a signal belongs to another example or label space.
     """
-    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_gold]
+    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_labelled]
+    learnt = {example.id for example in usable}
+    scored = sum(example.score is not None and example.id not in learnt for example in examples)
+    if scored:
+        log.warning("%d of %d rows have a risk score alone, which is not learnt from: left out", scored, len(examples))
     if not usable:
         raise TrainingError("no training row has a human label or a teacher's answer: label first, or add gold")
     windows = encoder.encode([example.text for example in usable])

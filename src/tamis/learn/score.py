@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import f1_score, log_loss, recall_score
 
+from tamis.errors import TrainingError
 from tamis.learn.student import Student
 from tamis.network import logits_of
-from tamis.records import Scorer, Scores, ValidationSplit
+from tamis.records import Example, Scorer, Scores, ValidationSplit
 from tamis.windows import probabilities_of, scores_of, worst
 
 
@@ -39,9 +40,28 @@ def scorer_of(student: Student) -> Scorer:
     return score
 
 
+def labelled(split: ValidationSplit) -> tuple[Example, ...]:
+    """The rows a checkpoint is chosen on: those with a human label; a risk score alone names no category.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    rows = tuple(example for example in split.examples if example.is_labelled)
+    if not rows:
+        raise TrainingError(
+            f"none of the {len(split)} validation rows has a human label, so no checkpoint can be chosen (scores do not"
+            " count): label some and name their column in `label` of a source"
+        )
+    return rows
+
+
 def quality_of(student: Student, split: ValidationSplit, floor: float) -> Quality:
-    """Macro-F1, worst recall and loss on the human labels of a validation split."""
-    gold = split.gold
+    """Macro-F1, worst recall and loss on the human labels of a validation split.
+
+    Raises:
+        TrainingError: no row has one.
+    """
+    gold = labelled(split)
     windows = student.encoder.encode([example.text for example in gold])
     policy = student.policy
     rows = probabilities_of(logits_of(student.network, windows.ids), policy)

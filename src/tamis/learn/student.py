@@ -38,7 +38,7 @@ class Student:
     encoder: Encoder
     policy: Policy
     config: StudentConfig
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
     def trained(self) -> dict[str, Tensor]:
         """The weights that training changes, by name."""

@@ -23,7 +23,7 @@ from tamis.config import ObjectiveConfig, TrainConfig
 from tamis.errors import TrainingError
 from tamis.learn.batches import Rows, batches, micro_batches, rows_of
 from tamis.learn.objective import Counts, Objective
-from tamis.learn.score import Quality, quality_of
+from tamis.learn.score import Quality, labelled, quality_of
 from tamis.learn.student import Student
 from tamis.network import mixed_precision, pad, parameters_of
 from tamis.records import TeacherSignal, TrainSplit, ValidationSplit
@@ -56,7 +56,7 @@ class Trainer:
         out: folder of checkpoints and logs.
 
     Raises:
-        TrainingError: a split of another type, or nothing to train.
+        TrainingError: a split of another type, or one without a human label.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Trainer:
     ) -> None:
         if not isinstance(validation, ValidationSplit):
             raise TrainingError(f"a checkpoint is chosen on a ValidationSplit, got a {type(validation).__name__}")
+        labelled(validation)  # An epoch later would be a late moment to find that there is none.
         self.student, self.rows, self.validation = student, rows, validation
         self.objective, self.config, self.out = objective, config, out
         self.state = State()
@@ -298,8 +299,6 @@ def train(
     policy = student.policy
     terms = Objective(objective, policy.kind, policy.ids.index(policy.benign), distils=counts.soft > 0)
     state = Trainer(student, rows, validation, terms, config, out).run()
-    every, trained = parameters_of(student.network)
-    student.facts.update(
-        parameters=str(every), trained_parameters=str(trained), soft_rows=str(counts.soft), hard_rows=str(counts.hard)
-    )
+    trained = parameters_of(student.network)[1]
+    student.facts.update(trainable_parameters=trained, soft_rows=counts.soft, hard_rows=counts.hard)
     return state

@@ -44,7 +44,7 @@ class BundleSpec:
     pooling: Pooling
     label_space: str
     temperature: float = 1.0
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 class Moderator:

@@ -42,8 +42,7 @@ def label(
         BudgetError: the next question could pass the budget; what was answered is in the store.
         TeacherError: the teacher cannot be asked, or answered another question.
     """
-    # A bundle was trained and calibrated on its categories; only a prompted teacher leans to an answer of its own.
-    corrects = config.prior_correction and policy.kind == "single_label" and config.kind != "bundle"
+    corrects = config.prior_correction and policy.kind == "single_label"
     nothing = content_free(config.language) if corrects else []
     raw = ask_all([*nothing, *examples], teacher, store, config)
     prior = prior_of((raw[example.id] for example in nothing), policy)
@@ -71,12 +70,10 @@ def ask_all(
 
 
 def _answers(todo: Sequence[Example], teacher: Teacher, meter: Meter) -> Iterator[TeacherSignal]:
-    """Answers to all of `todo`; the first row goes alone, because the cost of the others is judged by it."""
+    """Answers to all of `todo`; the first row ever goes alone, because the cost of the others is judged by it."""
     counts: Counter[str] = Counter()
     with _progress(len(todo)) as show:
-        for rows in (todo[:1], todo[1:]):
-            if not rows:
-                continue
+        for rows in filter(None, (todo,) if meter.rows else (todo[:1], todo[1:])):
             if meter.rows:
                 tokens, money = meter.estimate(len(rows))
                 _log.info("%d rows to label: about %d tokens, %.4g in money", len(rows), tokens, money)

@@ -40,7 +40,8 @@ def correct(signal: TeacherSignal, prior: Mapping[str, float], policy: Policy) -
 
 
 def _is_correctable(signal: TeacherSignal) -> bool:
-    return signal.outcome == "ok" and signal.method in CORRECTED
+    # A classifier or a bundle is asked without a prompt: it was fitted to its categories and leans to none of them.
+    return signal.outcome == "ok" and signal.method in CORRECTED and bool(signal.prompt_hash)
 
 
 def _normalised(probabilities: Mapping[str, float]) -> dict[str, float]:

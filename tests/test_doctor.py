@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tamis.doctor import LOCAL_TEACHER, TRACKER, TRAIN, Check, checks
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAMIS_HOME", str(tmp_path))
+
+
+def by_name(found: list[Check]) -> dict[str, Check]:
+    return {check.what: check for check in found}
+
+
+def test_what_is_not_ok_has_a_mend() -> None:
+    found = checks(installed=lambda name: False)
+    missing = [check for check in found if not check.ok]
+    assert {check.what for check in missing} >= {"pip", *TRAIN, *LOCAL_TEACHER, TRACKER}
+    assert [check.what for check in [*missing, *checks()] if not check.ok and not check.mend] == []
+
+
+def test_pip_and_the_tracker_are_looked_for_and_not_needed() -> None:
+    without = by_name(checks(installed=lambda name: name not in {"pip", "tensorboard"}))
+    assert without["pip"].mend.endswith("-m ensurepip")
+    assert without["tensorboard"].found == "missing"
+    assert not any(without[name].ok or without[name].needed for name in ("pip", "tensorboard"))
+    assert by_name(checks())["pip"].ok
+
+
+def test_a_package_of_training_is_needed() -> None:
+    assert by_name(checks(installed=lambda name: name != "peft"))["peft"].needed
+
+
+def test_what_is_not_used_is_not_looked_for() -> None:
+    assert "datasketch" not in by_name(checks())
