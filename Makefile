@@ -1,10 +1,12 @@
 # Every target sets up .venv first when it is missing. STUDENT chooses the demo's student, OUT its folder.
 PYTHON ?= python3
 BIN := .venv/bin
-# TORCH ?= torch, an index and a CUDA build: make setup TORCH="torch --index-url URL"
-TORCH ?= torch
+# The CPU build of torch, unless TORCH says otherwise: `make setup TORCH=torch` takes the index's own, on Linux with CUDA.
+TORCH ?= torch --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 STUDENT ?= qwen2.5-coder-0.5b-instruct
 OUT ?= runs/demo
+# What an encoder wants instead of the recipe's settings for a decoder.
+SETTINGS ?= $(if $(filter %e5-small,$(STUDENT)),--set student.lora.targets=all-linear --set student.lora.rank=16 --set train.epochs=6)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup fmt check test test-all bench demo docs clean
@@ -13,7 +15,7 @@ setup: $(BIN)/.ready
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --only-binary=torch $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 

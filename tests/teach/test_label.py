@@ -50,6 +50,7 @@ class FakeTeacher:
             outcome=outcome,  # type: ignore[arg-type]
             probabilities=said if outcome == "ok" else {},
             known_mass=0.9,
+            prompt_hash="p",
             prompt_tokens=self.tokens,
         )
 
@@ -82,11 +83,18 @@ def test_no_rows(teacher: FakeTeacher, store: Store, two: Policy) -> None:
 
 
 def test_prior_is_divided_out_but_not_stored(teacher: FakeTeacher, store: Store, two: Policy) -> None:
-    signal = label(ROWS[:1], teacher, store, TeacherConfig(), two)[ROWS[0].id]
+    config = TeacherConfig.model_validate({"few_shot": {"kind": "fixed"}})
+    signal = label(ROWS[:1], teacher, store, config, two)[ROWS[0].id]
     # 0.6 / (8/9) = 0.675 and 0.3 / (1/9) = 2.7; 0.675 / 3.375 = 0.2
     assert signal.probabilities == pytest.approx({"normal": 0.2, "abuse": 0.8})
     assert (signal.risk, signal.known_mass) == (pytest.approx(0.8), 0.9)
     assert store.signals(teacher.fingerprint, teacher.label_space)[ROWS[0].id].probabilities["normal"] == 0.6
+
+
+def test_nearest_examples_have_no_common_prior(teacher: FakeTeacher, store: Store, two: Policy) -> None:
+    config = TeacherConfig.model_validate({"few_shot": {"kind": "nearest"}})
+    assert label(ROWS[:1], teacher, store, config, two)[ROWS[0].id].probabilities["normal"] == 0.6
+    assert teacher.asked == [ROWS[0].id]
 
 
 def test_a_budget_is_never_passed(teacher: FakeTeacher, store: Store, two: Policy) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
+import tempfile
 from pathlib import Path
 
 from tamis.errors import WeightsError
@@ -12,6 +14,7 @@ from tamis.models import e5, gguf
 from tamis.models.catalogue import CATALOGUE, CHUNK, fetch, home
 
 COMPLETE = "complete.json"
+log = logging.getLogger(__name__)
 
 
 def resolve(name: str) -> Path:
@@ -44,13 +47,15 @@ def training_folder(name: str) -> Path:
         return path
     folder = home() / "converted" / f"{Path(name).name}-{_sum(path)[:12]}"
     if not (folder / COMPLETE).is_file():
-        fresh = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        _convert(path, fresh)
-        (fresh / COMPLETE).write_text(json.dumps({"source": name}))
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        log.info("converting %s for training, once", name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as scratch:
+            fresh = Path(scratch) / "model"
+            fresh.mkdir()
+            _convert(path, fresh)
+            (fresh / COMPLETE).write_text(json.dumps({"source": name}))
+            shutil.rmtree(folder, ignore_errors=True)
+            fresh.rename(folder)
     return folder
 
 

@@ -100,13 +100,13 @@ class EndpointTeacher:
                 while asking:
                     done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
                     failed = [task for task in done if task.exception()]
-                    if not failed:
-                        asking |= self._more(client, answering, feed, len(done))
                     for task in done:
                         if not task.exception():
                             yield task.result()
                     if failed:
                         failed[0].result()
+                    # Only now that the answers are committed, so that a kill loses no more than `concurrency` of them.
+                    asking |= self._more(client, answering, feed, len(done))
             finally:
                 for task in asking:
                     task.cancel()

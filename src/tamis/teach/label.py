@@ -42,11 +42,15 @@ def label(
         BudgetError: the next question could pass the budget; what was answered is in the store.
         TeacherError: the teacher cannot be asked, or answered another question.
     """
-    corrects = config.prior_correction and policy.kind == "single_label"
-    nothing = content_free(config.language) if corrects else []
+    nothing = content_free(config.language) if _has_one_prior(config, policy) else []
     raw = ask_all([*nothing, *examples], teacher, store, config)
     prior = prior_of((raw[example.id] for example in nothing), policy)
     return {example.id: correct(raw[example.id], prior, policy) for example in examples}
+
+
+def _has_one_prior(config: TeacherConfig, policy: Policy) -> bool:
+    """With nearest examples every text has a prompt, and so a prior, of its own; a common one made answers worse."""
+    return config.prior_correction and policy.kind == "single_label" and config.few_shot.kind != "nearest"
 
 
 def ask_all(
