@@ -166,7 +166,7 @@ class StudentConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """L = alpha * L_distill + beta * L_sup; each is a mean over the rows that have its target."""
+    """L = alpha * L_distill + beta * L_sup for a row with both labels; a row with one learns from that one alone."""
 
     alpha: float = Field(0.9, ge=0, description="Weight of the teacher's part; without a teacher it is 0 and `beta` 1.")
     beta: float = Field(0.1, ge=0, description="Weight of the human labels' part.")

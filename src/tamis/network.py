@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
 from tamis.errors import WeightsError
@@ -51,7 +52,10 @@ class Network(nn.Module):
         """
         hidden = self.base(input_ids=ids, attention_mask=mask, **self._positions(mask)).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(pool(hidden, mask, self.pooling).to(self.head.weight.dtype))
+            pooled = pool(hidden, mask, self.pooling).to(self.head.weight.dtype)
+            # A decoder's last hidden state has a few dimensions a hundred times the others; unnormalised, they alone
+            # drive the head, and training at a usual learning rate diverges.
+            return self.head(functional.layer_norm(pooled, pooled.shape[-1:]))
 
     def _positions(self, mask: Tensor) -> dict[str, Tensor]:
         """Positions that count tokens, not padding, so that the side of the padding changes nothing."""

@@ -1,7 +1,9 @@
 """L = alpha * L_distill + beta * L_sup over batches in which rows have a soft label, a hard label or both.
 
-Each part is a mean over the rows of the whole optimiser batch that have its target. The caller passes those counts, so
-cutting a batch into smaller parts, or over workers, changes no gradient.
+A row's loss is the weighted mean of the parts it has: with both labels alpha and beta as they are, with one label that
+part alone, at the full weight of a row. Otherwise a few hundred gold rows among soft ones would count for nothing, or a
+few soft rows among gold ones for everything. The mean goes over the rows of the whole optimiser batch, whose number the
+caller passes: cutting a batch into smaller parts, or over workers, changes no gradient.
 """
 
 from __future__ import annotations
@@ -43,19 +45,6 @@ class Targets:
         return Targets(self.soft[rows], self.hard[rows])
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Rows of a whole optimiser batch that have a soft and a hard label."""
-
-    soft: int
-    hard: int
-
-    @classmethod
-    def of(cls, targets: Targets) -> Counts:
-        """Count the targets of one batch."""
-        return cls(int(targets.has_soft.sum()), int(targets.has_hard.sum()))
-
-
 class Objective:
     """The weighted terms of one run; `distils` is whether any row has a teacher's answer."""
 
@@ -66,18 +55,20 @@ class Objective:
         # Without a teacher the human labels are all there is; their weight is then 1, whatever beta says.
         self.alpha, self.beta = (config.alpha, config.beta) if distils else (0.0, 1.0)
 
-    def terms(self, logits: Tensor, targets: Targets, counts: Counts) -> dict[str, Tensor]:
-        """Weighted parts of the loss of these rows: logits (rows, categories) -> name -> number."""
+    def terms(self, logits: Tensor, targets: Targets, total: float) -> dict[str, Tensor]:
+        """Weighted parts of the loss: logits (rows, categories) and the rows of the whole batch -> name -> number."""
         parts: dict[str, Tensor] = {}
         soft, hard = targets.has_soft, targets.has_hard
+        weight = self.alpha * soft + self.beta * hard
         if self.alpha and bool(soft.any()):
             student, teacher = self._outcomes(logits[soft], targets.soft[soft])
-            for name, weight in self.config.distill.items():
+            for name, share in self.config.distill.items():
                 rows = LOSSES[name](student, teacher, self.config.temperature)
-                parts[name] = self.alpha * weight * rows.sum() / (counts.soft * _categories(rows))
+                rows = rows.mean(1) if rows.ndim == 2 else rows
+                parts[name] = share * (self.alpha / weight[soft] * rows).sum() / total
         if self.beta and bool(hard.any()):
             rows = SUPERVISED[self.kind](logits[hard], targets.hard[hard], self.config.label_smoothing)
-            parts["supervised"] = self.beta * rows.sum() / counts.hard
+            parts["supervised"] = (self.beta / weight[hard] * rows).sum() / total
         return parts
 
     def _outcomes(self, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +77,3 @@ class Objective:
             return torch.stack([torch.zeros_like(logits), logits], -1), torch.stack([1 - teacher, teacher], -1)
         order = [self.benign, *(i for i in range(logits.shape[-1]) if i != self.benign)]
         return logits[:, order], teacher[:, order] / teacher.sum(-1, keepdim=True)
-
-
-def _categories(rows: Tensor) -> int:
-    """Distributions a row: 1 for a single label, one a category for several."""
-    return rows.shape[1] if rows.ndim == 2 else 1

@@ -22,7 +22,7 @@ from torch import Tensor
 from tamis.config import ObjectiveConfig, TrainConfig
 from tamis.errors import TrainingError
 from tamis.learn.batches import Rows, batches, micro_batches, rows_of
-from tamis.learn.objective import Counts, Objective
+from tamis.learn.objective import Objective
 from tamis.learn.score import Quality, labelled, quality_of
 from tamis.learn.student import Student
 from tamis.network import mixed_precision, pad, parameters_of
@@ -127,11 +127,11 @@ class Trainer:
         self._set_rate()
         batch = self._batch(epoch, place)
         values: dict[str, float] = {}
-        for part, counts, last in self._parts(batch):
+        for part, total, last in self._parts(batch):
             ids, mask = pad([self.rows.ids[i] for i in part])
             with self._unsynchronised(last), mixed_precision(self.accelerator.device, self.config.precision):
                 logits = self.network(ids.to(self.accelerator.device), mask.to(self.accelerator.device))
-                terms = self.objective.terms(logits, self.rows.targets.at(part), counts)
+                terms = self.objective.terms(logits, self.rows.targets.at(part), total)
                 if self.state.step == 0 and not values:
                     self._report_balance(terms)
                 self.accelerator.backward(sum(terms.values(), logits.sum() * 0) * self.accelerator.num_processes)
@@ -155,15 +155,15 @@ class Trainer:
         size = self.config.batch_size * self.accelerator.num_processes
         return batches(len(self.rows), size, self.config.seed, epoch)[place]
 
-    def _parts(self, batch: list[int]) -> Iterator[tuple[list[int], Counts, bool]]:
-        """This worker's micro-batches, the counts of the whole batch, and whether it is the last one."""
-        counts = Counts.of(self.rows.targets.at(batch))
-        own = batch[self.accelerator.process_index :: self.accelerator.num_processes] or batch[:1]
-        if own == batch[:1] and self.accelerator.process_index >= len(batch):
-            counts = Counts(soft=10**12, hard=10**12)  # A worker without rows takes part with a gradient of zero.
+    def _parts(self, batch: list[int]) -> Iterator[tuple[list[int], float, bool]]:
+        """This worker's micro-batches, the number of rows of the whole batch, and whether it is the last one."""
+        own, total = batch[self.accelerator.process_index :: self.accelerator.num_processes], float(len(batch))
+        if not own:
+            # A worker without rows takes part with a gradient of zero.
+            own, total = batch[:1], math.inf
         parts = list(micro_batches(own, self.lengths, self.config.micro_tokens, self.config.accumulate))
         for i, part in enumerate(parts):
-            yield part, counts, i == len(parts) - 1
+            yield part, total, i == len(parts) - 1
 
     def _evaluate_if_due(self, values: Mapping[str, float]) -> bool:
         every = max(1, self.per_epoch // self.config.evaluations)
@@ -295,10 +295,10 @@ def train(
     rows = rows_of(split.examples, signals, student.encoder, student.policy)
     if rows.long:
         log.warning("%d of %d rows are longer than a window and are learnt from their first one", rows.long, len(rows))
-    counts = Counts.of(rows.targets)
+    soft, hard = int(rows.targets.has_soft.sum()), int(rows.targets.has_hard.sum())
     policy = student.policy
-    terms = Objective(objective, policy.kind, policy.ids.index(policy.benign), distils=counts.soft > 0)
+    terms = Objective(objective, policy.kind, policy.ids.index(policy.benign), distils=soft > 0)
     state = Trainer(student, rows, validation, terms, config, out).run()
     trained = parameters_of(student.network)[1]
-    student.facts.update(trainable_parameters=trained, soft_rows=counts.soft, hard_rows=counts.hard)
+    student.facts.update(trainable_parameters=trained, soft_rows=soft, hard_rows=hard)
     return state
