@@ -308,7 +308,7 @@ def teacher_facts(labelled: Labelled) -> dict[str, float | str]:
     """What the teacher's answers cost."""
     signals = list(labelled.signals.values())
     return {
-        "name": signals[0].teacher,
+        "answered_by": signals[0].teacher,
         "signals": float(len(signals)),
         "teacher_tokens": float(sum(signal.prompt_tokens + signal.completion_tokens for signal in signals)),
         "teacher_cost": sum(signal.cost for signal in signals),
