@@ -133,3 +133,24 @@ def test_pitfall_17_parity_counts_flips_and_refuses_them(bundle: Path, student: 
 
     with pytest.raises(BundleError, match="otherwise than the student"):
         require_parity(moderator, opposite, TEXTS)
+
+
+def test_pitfall_17_a_near_tie_may_flip_a_clear_decision_may_not(bundle: Path, student: Student) -> None:
+    moderator = load_bundle(bundle)
+    said = moderator.score(TEXTS)
+
+    def nudged(to: float) -> list[Scores]:
+        """The bundle's answers, each with another category ahead by `to`."""
+        answers = []
+        for scores in said:
+            other = next(name for name in student.policy.ids if name != scores.category)
+            rest = (1 - to) / 2
+            shares = dict.fromkeys(student.policy.ids, 0.0) | {scores.category: rest, other: rest + to}
+            answers.append(student.policy.scores(shares))
+        return answers
+
+    parity = require_parity(moderator, lambda _: nudged(0.02), TEXTS)
+    assert parity["flips"] == len(TEXTS)
+    assert parity["clear_flips"] == 0
+    with pytest.raises(BundleError, match="otherwise than the student"):
+        require_parity(moderator, lambda _: nudged(0.4), TEXTS)
