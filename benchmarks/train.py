@@ -47,7 +47,7 @@ def ours(config: StudentConfig, policy: Policy, examples: list[Example]) -> tupl
     train = TrainConfig(epochs=1, batch_size=BATCH, report_to=(), evaluations=1)
     with tempfile.TemporaryDirectory() as out:
         objective = Objective(ObjectiveConfig(), policy.kind, 0, distils=False)
-        trainer = Trainer(student, rows, ValidationSplit(()), objective, train, Path(out))
+        trainer = Trainer(student, rows, ValidationSplit(tuple(examples[:1])), objective, train, Path(out))
         started = time.perf_counter()
         while trainer.state.step < trainer.steps:
             trainer._step()
