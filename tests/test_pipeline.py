@@ -19,6 +19,8 @@ import tamis
 from tamis.config import RunConfig, load_config
 from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
+from tamis.records import Example, content_id
+from tamis.stages import to_label
 
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
 SAID = {
@@ -145,6 +147,13 @@ def test_unknown_names_stop_before_any_work(
     with pytest.raises(ConfigError, match=known):
         run(load_config(recipe(), [setting]))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_takes_a_sample_not_the_first_class_of_the_file(recipe: Callable[..., Path]) -> None:
+    rows = [Example(content_id(f"{label}{i}"), f"{label}{i}", "zh", "made") for label in SAID for i in range(200)]
+    taken = to_label(rows, load_config(recipe(), ["teacher.limit=60"]))
+    assert len(taken) == 60
+    assert {row.text.rstrip("0123456789") for row in taken} == set(SAID)
 
 
 def _start(path: Path) -> subprocess.Popen[bytes]:

@@ -276,7 +276,8 @@ def distil_inputs(config: RunConfig) -> Any:
 def to_label(examples: Sequence[Example], config: RunConfig) -> list[Example]:
     """The training rows the teacher is asked about."""
     rows = [example for example in examples if config.teacher.label == "all" or not example.is_gold]
-    return rows[: config.teacher.limit]
+    # Ids are hashes: in their order a limit takes a sample, where the order of the files would take the first class.
+    return sorted(rows, key=lambda example: example.id)[: config.teacher.limit]
 
 
 def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scorer:
