@@ -143,6 +143,12 @@ class LoraConfig(Section):
     targets: tuple[str, ...] | Literal["all-linear"] = Field(
         ("query", "value"), description="`query`, `key`, `value`, `output`, `ffn`, module names, or `all-linear`."
     )
+    layers: int | None = Field(
+        None,
+        ge=1,
+        description="Adapt only this many of the upper layers; each row then goes through the others once, not once an"
+        " epoch. All without it.",
+    )
 
 
 class StudentConfig(Section):

@@ -72,6 +72,22 @@ def first_position(base: nn.Module) -> int | None:
     return 0 if table is None or table.padding_idx is None else int(table.padding_idx) + 1
 
 
+def layers_of(base: nn.Module) -> nn.ModuleList:
+    """The transformer's layers, lowest first; `base` may carry adapters."""
+    count = base.config.num_hidden_layers  # type: ignore[union-attr]
+    return next(m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+
+
+def frozen_layers(network: Network) -> int:
+    """How many of the lowest layers hold no trained weight, and no trained weight lies below them."""
+    layers = layers_of(network.base)
+    inside = {id(p) for layer in layers for p in layer.parameters()}
+    if any(p.requires_grad and id(p) not in inside for p in network.base.parameters()):
+        return 0
+    trained = (any(p.requires_grad for p in layer.parameters()) for layer in layers)
+    return next((depth for depth, some in enumerate(trained) if some), len(layers))
+
+
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """One vector a text: (batch, length, width) and (batch, length) -> (batch, width)."""
     if pooling == "mean":

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from tamis import models
 from tamis.config import StudentConfig
 from tamis.errors import ConfigError, TrainingError
-from tamis.network import DTYPES, Network, Pooling, bfloat16_is_fast, is_decoder, load_base
+from tamis.network import DTYPES, Network, Pooling, bfloat16_is_fast, is_decoder, layers_of, load_base
 from tamis.policy import Policy
 from tamis.windows import Encoder
 
@@ -135,11 +135,11 @@ def _adapted(base: nn.Module, config: StudentConfig) -> nn.Module:
     return get_peft_model(base, lora)
 
 
-def _modules(base: nn.Module, config: StudentConfig) -> str | list[str]:
-    """Module names of the base that the configured targets stand for."""
+def _modules(base: nn.Module, config: StudentConfig) -> list[str]:
+    """Names of the linear layers of the base that the configured targets stand for."""
+    linear = _linear(base, config.lora.layers)
     if config.lora.targets == "all-linear":
-        return "all-linear"
-    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+        return linear
     found: list[str] = []
     for target in config.lora.targets:
         names = [name for name in linear if name.endswith(TARGETS.get(target, (target,)))]
@@ -152,3 +152,13 @@ def _modules(base: nn.Module, config: StudentConfig) -> str | list[str]:
             )
         found += names
     return sorted(set(found))
+
+
+def _linear(base: nn.Module, upper: int | None) -> list[str]:
+    """Names of the linear modules, of the `upper` layers alone where that is given."""
+    layers = layers_of(base)
+    if upper is not None and upper > len(layers):
+        raise ConfigError(f"student.lora.layers: the model has {len(layers)} layers, got {upper}")
+    chosen = {id(m) for layer in layers[-upper if upper else 0 :] for m in layer.modules()}
+    linear = ((name, module) for name, module in base.named_modules() if isinstance(module, nn.Linear))
+    return [name for name, module in linear if upper is None or id(module) in chosen]

@@ -25,7 +25,8 @@ from tamis.learn.batches import Rows, batches, micro_batches, rows_of
 from tamis.learn.objective import Objective
 from tamis.learn.score import Quality, labelled, quality_of
 from tamis.learn.student import Student
-from tamis.network import mixed_precision, pad, parameters_of
+from tamis.learn.trunk import Trunk
+from tamis.network import frozen_layers, mixed_precision, pad, parameters_of
 from tamis.records import TeacherSignal, TrainSplit, ValidationSplit
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Trainer:
         self.student, self.rows, self.validation = student, rows, validation
         self.objective, self.config, self.out = objective, config, out
         self.state = State()
+        self.trunk: Trunk | None = None
         self.lengths = [len(row) for row in rows.ids]
         self.accelerator = Accelerator(
             log_with=list(config.report_to) or None, project_dir=out, cpu=not torch.cuda.is_available()
@@ -101,6 +103,9 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
+        depth = frozen_layers(self.student.network)
+        if depth and self.state.step < self.steps:
+            self.trunk = Trunk(self.student.network, depth, self.rows.ids, self.config.precision, self.out)
         self.accelerator.init_trackers("training")
         saved = started = time.monotonic()
         before = self.state.seconds
@@ -128,9 +133,8 @@ class Trainer:
         batch = self._batch(epoch, place)
         values: dict[str, float] = {}
         for part, total, last in self._parts(batch):
-            ids, mask = pad([self.rows.ids[i] for i in part])
             with self._unsynchronised(last), mixed_precision(self.accelerator.device, self.config.precision):
-                logits = self.network(ids.to(self.accelerator.device), mask.to(self.accelerator.device))
+                logits = self._logits(part)
                 terms = self.objective.terms(logits, self.rows.targets.at(part), total)
                 if self.state.step == 0 and not values:
                     self._report_balance(terms)
@@ -139,6 +143,11 @@ class Trainer:
                 values[name] = values.get(name, 0.0) + value.item()
         self._apply(values)
         return values
+
+    def _logits(self, part: list[int]) -> Tensor:
+        ids, mask = pad([self.rows.ids[i] for i in part])
+        with self.trunk.of(part) if self.trunk else nullcontext():
+            return self.network(ids.to(self.accelerator.device), mask.to(self.accelerator.device))
 
     def _apply(self, values: Mapping[str, float]) -> None:
         if not all(map(math.isfinite, values.values())):

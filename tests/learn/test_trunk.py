@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
+from tamis.errors import ConfigError, TrainingError
+from tamis.learn import train as training
+from tamis.learn.student import Student, build_student
+from tamis.network import frozen_layers, layers_of
+from tamis.policy import Policy
+from tamis.records import Example, TrainSplit, ValidationSplit
+
+QUICK = TrainConfig(epochs=3, learning_rate=0.02, batch_size=24, report_to=(), precision="float32")
+
+
+@pytest.fixture(params=["tiny_qwen", "tiny_bert"])
+def base(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+def student_of(base: Path, policy: Policy, **changes: object) -> Student:
+    settings = {"model": str(base), "max_tokens": 32, "pretrained_dtype": "float32"} | changes
+    student = build_student(StudentConfig.model_validate(settings), policy)
+    for module in student.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return student
+
+
+def trained(student: Student, examples: tuple[Example, ...], out: Path) -> dict[str, torch.Tensor]:
+    splits = TrainSplit(examples[::2]), ValidationSplit(examples[1::2])
+    training.train(student, *splits, {}, ObjectiveConfig(), QUICK, out)
+    return {name: weight.clone() for name, weight in student.trained().items()}
+
+
+@pytest.mark.parametrize("changes", [{"lora": {"layers": 1}}, {"mode": "head"}])
+def test_frozen_layers_computed_once_give_the_weights_of_computing_them_always(
+    base: Path,
+    changes: dict[str, object],
+    small_policy: Policy,
+    examples: tuple[Example, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    once = student_of(base, small_policy, **changes)
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += once.network.training
+
+    layers_of(once.network.base)[0].register_forward_hook(count)
+    kept = trained(once, examples, tmp_path / "once")
+    assert passes == 0
+    assert {path.name for path in (tmp_path / "once").iterdir()} == {"best.safetensors", "progress.safetensors"}
+    monkeypatch.setattr(training, "frozen_layers", lambda network: 0)
+    always = trained(student_of(base, small_policy, **changes), examples, tmp_path / "always")
+    assert kept.keys() == always.keys()
+    for name, weight in always.items():
+        torch.testing.assert_close(kept[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_layers_below_the_lowest_adapter_are_frozen(base: Path, small_policy: Policy) -> None:
+    expected = [({}, 0), ({"lora": {"layers": 1}}, 1), ({"mode": "head"}, 2), ({"mode": "full"}, 0)]
+    for changes, depth in expected:
+        assert frozen_layers(student_of(base, small_policy, **changes).network) == depth
+
+
+def test_adapters_stand_in_the_upper_layers_alone(base: Path, small_policy: Policy) -> None:
+    names = student_of(base, small_policy, lora={"layers": 1, "targets": "all-linear"}).trained()
+    assert {name.split(".lora_")[0].split(".")[-2] for name in names if "lora" in name}
+    assert all("layers.1." in name or "layer.1." in name for name in names if "lora" in name)
+
+
+def test_more_layers_than_there_are_is_an_error(base: Path, small_policy: Policy) -> None:
+    with pytest.raises(ConfigError, match="the model has 2 layers, got 3"):
+        student_of(base, small_policy, lora={"layers": 3})
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(
+    tiny_qwen: Path,
+    small_policy: Policy,
+    examples: tuple[Example, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1, 1, 0))
+    with pytest.raises(TrainingError, match=r"no room for .* of hidden states"):
+        trained(student_of(tiny_qwen, small_policy, lora={"layers": 1}), examples, tmp_path)
