@@ -5,8 +5,6 @@ BIN := .venv/bin
 TORCH ?= torch --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 STUDENT ?= qwen2.5-coder-0.5b-instruct
 OUT ?= runs/demo
-# What an encoder wants instead of the recipe's settings for a decoder.
-SETTINGS ?= $(if $(filter %e5-small,$(STUDENT)),--set student.lora.targets=all-linear --set student.lora.rank=16 --set train.learning_rate=1e-3 --set train.epochs=5)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup fmt check test test-all bench demo docs clean
@@ -35,7 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 demo: setup
-	$(BIN)/tamis run recipes/demo.yaml --out $(OUT) --set student.model=$(STUDENT) $(SETTINGS)
+	$(BIN)/tamis run recipes/demo.yaml --out $(OUT) --set student.model=$(STUDENT)
 
 docs: setup
 	$(BIN)/python docs/build.py

@@ -79,8 +79,8 @@ def test_an_empty_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_decoder_is_told_from_an_encoder(tiny_qwen: Path, tiny_bert: Path) -> None:
-    assert is_decoder(tiny_qwen)
-    assert not is_decoder(tiny_bert)
+    assert is_decoder(load_base(tiny_qwen, torch.float32))
+    assert not is_decoder(load_base(tiny_bert, torch.float32))
 
 
 @pytest.mark.parametrize(("wanted", "mixed"), [("float32", False), ("bfloat16", True), ("auto", bfloat16_is_fast())])

@@ -137,11 +137,11 @@ class TeacherConfig(Section):
 class LoraConfig(Section):
     """Low-rank adaptation (Hu et al., 2021)."""
 
-    rank: int = Field(8, ge=1, description="Rank of the update.")
-    alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
+    rank: int = Field(16, ge=1, description="Rank of the update.")
+    alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
     targets: tuple[str, ...] | Literal["all-linear"] = Field(
-        ("query", "value"), description="`query`, `key`, `value`, `output`, `ffn`, module names, or `all-linear`."
+        "all-linear", description="`all-linear`, or of `query`, `key`, `value`, `output`, `ffn` and module names some."
     )
     layers: int | None = Field(
         None,
@@ -188,8 +188,13 @@ class ObjectiveConfig(Section):
 class TrainConfig(Section):
     """How it is trained."""
 
-    epochs: float = Field(4, gt=0, description="Passes over the training rows; may be a fraction.")
-    learning_rate: float = Field(2e-4, gt=0, description="Peak, of AdamW.")
+    epochs: float = Field(5, gt=0, description="Passes over the training rows; may be a fraction.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak, of AdamW; without it 1e-3 for adapters of an encoder, 5e-4 of a decoder, 2e-5 where all"
+        " weights are trained.",
+    )
     head_learning_rate: float | None = Field(
         None, gt=0, description="Of the head; the same as `learning_rate` without it."
     )

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from tamis.errors import WeightsError
 
@@ -168,9 +168,9 @@ def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
     return base
 
 
-def is_decoder(folder: Path) -> bool:
-    """Whether a model folder holds a decoder, which speaks through its last token."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+def is_decoder(base: nn.Module) -> bool:
+    """Whether a transformer is a decoder, which speaks through its last token."""
+    config: Any = base.config
     # A decoder saved without its language head names only its base; grouped key-value heads still give it away.
     named = any("CausalLM" in name for name in config.architectures or ())
     return named or hasattr(config, "num_key_value_heads") or bool(getattr(config, "is_decoder", False))

@@ -74,9 +74,8 @@ def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Stude
         ConfigError: LoRA targets that the base does not have.
     """
     folder = models.training_folder(config.model)
-    decoder = is_decoder(folder)
     base = load_base(folder, _dtype(config))
-    pooling: Pooling = ("last" if decoder else "mean") if config.pooling == "auto" else config.pooling
+    pooling: Pooling = ("last" if is_decoder(base) else "mean") if config.pooling == "auto" else config.pooling
     torch.manual_seed(seed)
     network = Network(_adapted(base, config), len(policy.ids), pooling)
     return Student(network, _encoder(config, folder), policy, config)

@@ -26,11 +26,12 @@ from tamis.learn.objective import Objective
 from tamis.learn.score import Quality, labelled, quality_of
 from tamis.learn.student import Student
 from tamis.learn.trunk import Trunk
-from tamis.network import frozen_layers, mixed_precision, pad, parameters_of
+from tamis.network import frozen_layers, is_decoder, mixed_precision, pad, parameters_of
 from tamis.records import TeacherSignal, TrainSplit, ValidationSplit
 
 log = logging.getLogger(__name__)
-BALANCE = (0.05, 20.0)
+BALANCE = 0.05
+USUAL_RATES = {"encoder": 1e-3, "decoder": 5e-4, "full": 2e-5}
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Trainer:
         log.info("loss terms at step 1: %s", {n: (round(t.item(), 5), round(norms[n], 5)) for n, t in terms.items()})
         smallest, largest = min(norms.values()), max(norms.values())
         ratio = smallest / largest if largest else 1.0
-        if not BALANCE[0] <= ratio:
+        if ratio < BALANCE:
             log.warning("a loss term's gradient is %.4f of another's: it will hardly matter, check its weight", ratio)
 
     def _check_gradients(self) -> None:
@@ -211,9 +212,9 @@ class Trainer:
             )
 
     def _groups(self) -> list[dict[str, object]]:
-        head = self.config.head_learning_rate or self.config.learning_rate
+        peak = self.config.learning_rate or usual_rate(self.student)
         groups = []
-        for rate, inside in ((self.config.learning_rate, False), (head, True)):
+        for rate, inside in ((peak, False), (self.config.head_learning_rate or peak, True)):
             params = [
                 (n, p)
                 for n, p in self.student.network.named_parameters()
@@ -274,6 +275,13 @@ class Trainer:
             console=Console(stderr=True),
             disable=not self.accelerator.is_main_process,
         )
+
+
+def usual_rate(student: Student) -> float:
+    """Peak learning rate of a recipe that names none; measured in docs/experiments."""
+    if student.config.mode == "full":
+        return USUAL_RATES["full"]
+    return USUAL_RATES["decoder" if is_decoder(student.network.base) else "encoder"]
 
 
 def rate_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
