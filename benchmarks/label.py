@@ -9,15 +9,14 @@ with the answers, and by `tamis label` with its store; the ratio of the two is w
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 from train import corpus
 
 from tamis.config import TeacherConfig
@@ -32,16 +31,14 @@ from tamis.teach.label import ask_all
 def bare(teacher: EndpointTeacher, examples: Sequence[Example], concurrency: int) -> float:
     """Seconds for the questions alone."""
     url = f"{teacher.connection.start()}/chat/completions"
+    client = httpx.Client(timeout=300, limits=httpx.Limits(max_keepalive_connections=concurrency))
     settings = {"model": "m", "max_tokens": 1, "temperature": 1, "logprobs": True, "top_logprobs": 20}
 
     def post(example: Example) -> None:
-        body = json.dumps(settings | {"messages": teacher.prompt.messages(example, 0)}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - loopback
-        with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
-            answer.read()
+        client.post(url, json=settings | {"messages": teacher.prompt.messages(example, 0)}).raise_for_status()
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(concurrency) as pool:
+    with client, ThreadPoolExecutor(concurrency) as pool:
         list(pool.map(post, examples))
     return time.perf_counter() - started
 

@@ -212,18 +212,10 @@ class Stages:
 
         def work(out: Path) -> None:
             served = merged(student)
-            encoder = served.encoder
-            spec = BundleSpec(
-                template=encoder.template,
-                template_hash=encoder.template_hash,
-                max_tokens=encoder.max_tokens,
-                pooling=served.network.pooling,
-                label_space=self.policy.label_space,
-                temperature=measured.temperature,
-                facts=student.facts,
-            )
+            network, encoder = served.network, served.encoder
+            spec = BundleSpec.of(network, encoder, self.policy, temperature=measured.temperature, facts=student.facts)
             rows = [example.id for example in splits.train.examples]
-            write_bundle(served.network, encoder, self.policy, spec, rows, out)
+            write_bundle(network, encoder, self.policy, spec, rows, out)
             texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
             parity = require_parity(load_bundle(out), trained, texts)

@@ -32,14 +32,7 @@ def student(tiny_qwen: Path, small_policy: Policy) -> Student:
 @pytest.fixture
 def bundle(student: Student, tmp_path: Path) -> Path:
     served, encoder = merged(student), student.encoder
-    spec = BundleSpec(
-        template=encoder.template,
-        template_hash=encoder.template_hash,
-        max_tokens=encoder.max_tokens,
-        pooling=served.network.pooling,
-        label_space=student.policy.label_space,
-        temperature=1.0,
-    )
+    spec = BundleSpec.of(served.network, encoder, student.policy)
     return write_bundle(served.network, encoder, student.policy, spec, ["aa", "bb"], tmp_path / "bundle")
 
 

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,6 +46,18 @@ class BundleSpec:
     label_space: str
     temperature: float = 1.0
     facts: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, network: Network, encoder: Encoder, policy: Policy, **more: Any) -> BundleSpec:
+        """What follows from the parts; `more` is the temperature and the facts."""
+        return cls(
+            template=encoder.template,
+            template_hash=encoder.template_hash,
+            max_tokens=encoder.max_tokens,
+            pooling=network.pooling,
+            label_space=policy.label_space,
+            **more,
+        )
 
 
 class Moderator:
