@@ -65,6 +65,7 @@ def main() -> None:
             test,
         ]
         settings = [*only, f"teacher.model={teacher / 'bundle'}", f"student.model={student}", "gate.retention=null"]
+        settings.append(f"store={options.out / 'store.sqlite'}")  # The teacher answers once, for both students.
         metrics = run("bundle-student.yaml", options.out / student, sources, *settings)
         scores = {name: model["metrics"]["macro_f1"] for name, model in metrics["models"].items()}
         kept = metrics["comparisons"]["teacher"]["retention"]

@@ -198,7 +198,7 @@ class TrainConfig(Section):
     head_learning_rate: float | None = Field(
         None, gt=0, description="Of the head; the same as `learning_rate` without it."
     )
-    batch_size: int = Field(32, ge=1, description="Rows an optimiser step and worker.")
+    batch_size: int = Field(16, ge=1, description="Rows an optimiser step and worker.")
     accumulate: int = Field(
         1, ge=1, description="Parts a batch is cut into at least; changes memory, never the gradient."
     )
