@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
-from tamis.learn.score import quality_of, scorer_of
+from tamis.learn.score import Quality, quality_of, scorer_of
 from tamis.learn.student import build_student, load_student, merged
 from tamis.learn.train import rate_factor, train
 from tamis.network import layers_of, load_base, parameters_of
@@ -137,7 +137,24 @@ def test_the_recall_floor_comes_before_macro_f1(
 ) -> None:
     quality = quality_of(build_student(config_of(tiny_bert), small_policy), splits[1], floor=0.0)
     below = replace(quality, above_floor=False, macro_f1=0.99)
-    assert quality.key > below.key
+    assert quality.beats(below)
+    assert not below.beats(quality)
+
+
+@pytest.mark.parametrize(
+    ("macro_f1", "loss", "better"),
+    [
+        (0.86, 0.9, True),  # the standard error of 0.8 on 64 rows is 0.05: six points are no tie
+        (0.84, 0.6, False),  # four are, and the loss is the same or higher
+        (0.84, 0.4, True),
+        (0.76, 0.4, True),
+        (0.74, 0.4, False),
+    ],
+)
+def test_macro_f1_within_a_standard_error_is_a_tie_that_the_loss_breaks(
+    macro_f1: float, loss: float, better: bool
+) -> None:
+    assert Quality(macro_f1, 0.5, loss, True, 64).beats(Quality(0.8, 0.5, 0.5, True, 64)) == better
 
 
 def test_rows_with_a_score_alone_choose_no_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,17 +18,25 @@ from tamis.windows import probabilities_of, scores_of, worst
 
 @dataclass(frozen=True)
 class Quality:
-    """A student on the validation split; the larger `key` is the better checkpoint."""
+    """A student on the validation split of `rows` rows."""
 
     macro_f1: float
     worst_recall: float
     loss: float
     above_floor: bool
+    rows: int
 
-    @property
-    def key(self) -> tuple[bool, float, float]:
-        """First the floor on the worst class's recall, then macro-F1, then the lower loss."""
-        return self.above_floor, self.macro_f1, -self.loss
+    def beats(self, other: Quality) -> bool:
+        """Whether this is the better checkpoint: first the floor on the worst recall, then macro-F1, then the loss.
+
+        Two macro-F1 closer than a standard error are a tie: on a small validation split a row or two decide between
+        them, and the loss, which every row moves a little, tells the checkpoints apart with less noise.
+        """
+        if self.above_floor != other.above_floor:
+            return self.above_floor
+        error = math.sqrt(other.macro_f1 * (1 - other.macro_f1) / other.rows)
+        ahead = self.macro_f1 - other.macro_f1
+        return ahead > error or (ahead >= -error and self.loss < other.loss)
 
 
 def scorer_of(student: Student) -> Scorer:
@@ -76,4 +85,4 @@ def quality_of(student: Student, split: ValidationSplit, floor: float) -> Qualit
         loss = log_loss(truth, probabilities, labels=range(len(policy.ids)))
     recalls = recall_score(truth, said, labels=names, average=None, zero_division=0)
     f1 = f1_score(truth, said, labels=names, average="macro", zero_division=0)
-    return Quality(float(f1), float(recalls.min()), float(loss), bool(recalls.min() >= floor))
+    return Quality(float(f1), float(recalls.min()), float(loss), bool(recalls.min() >= floor), len(gold))

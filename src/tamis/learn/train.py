@@ -185,7 +185,7 @@ class Trainer:
         self.state.history.append(entry)
         self.accelerator.log(entry, step=self.state.step)
         log.info("step %d: %s", self.state.step, json.dumps(entry))
-        if self.state.best is None or quality.key > self.state.best.key:
+        if self.state.best is None or quality.beats(self.state.best):
             self.state.best, self.state.stale = quality, 0
             save_file({k: v.contiguous() for k, v in self.student.trained().items()}, self.best_path)
         else:
