@@ -135,7 +135,8 @@ def main() -> None:
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
-    relay = Relay(GgufServer(models.resolve(options.teacher), 1).address())
+    server = GgufServer(models.resolve(options.teacher), 1)  # It stops when nothing holds it any more.
+    relay = Relay(server.address())
     recipe = options.out / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(recipe_of(options, relay.address), allow_unicode=True))
     killed, whole = options.out / "killed", options.out / "whole"
