@@ -128,7 +128,8 @@ def test_gold_beyond_the_limit_is_hidden_in_training_only(keep: int, data: Data,
         ([example(f"t{n}", "abuse") for n in range(9)], {}, "all 9 human verdicts are abuse: add rows"),
         ([example("a", "abuse"), example("b", "normal")], {}, r"2 human verdicts for 3 classes: .*policy\.only"),
         (gold(3), {"validation": 0.01}, r"the validation split is empty: .*`data\.split\.validation` to 0"),
-        (gold(30), {"test": 0.9}, "leave nothing to train on"),
+        (gold(30), {"test": 0.9}, "come to more than 1"),
+        (gold(30), {"test": 0.8}, "the train split is empty"),
     ],
 )
 def test_what_cannot_be_split_is_an_error(

@@ -91,8 +91,9 @@ def _check_sources(examples: Sequence[Example], forced: Mapping[str, SplitName |
 
 
 def _check_parts(parts: Mapping[SplitName, Sequence[Example]], config: SplitConfig) -> None:
-    if config.validation + config.calibration + config.test >= 1:
-        raise DataError("the shares of validation, calibration and test leave nothing to train on: lower `data.split`")
+    # All of the rows may be shared out where another source is for training; an empty train split is refused below.
+    if config.validation + config.calibration + config.test > 1 + 1e-9:
+        raise DataError("the shares of validation, calibration and test come to more than 1: lower `data.split`")
     for name, members in parts.items():
         needed = name == "train" or getattr(config, name) > 0
         if needed and not members:
