@@ -15,6 +15,8 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	# What the losses are held against; alone, because it would pull a torchvision that does not fit this torch.
+	$(BIN)/python -m pip install --quiet --no-deps torchdistill==1.1.5
 	touch $@
 
 fmt: setup

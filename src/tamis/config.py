@@ -125,7 +125,11 @@ class TeacherConfig(Section):
     label: Literal["all", "unlabelled"] = Field("all", description="Which training rows are labelled.")
     limit: int | None = Field(None, ge=1, description="Label at most this many training rows.")
     self_check: int = Field(20, ge=0, description="Validation rows asked twice to measure agreement with itself.")
-    keep_features: bool = Field(False, description="Keep pooled hidden states of a local teacher.")
+    features: tuple[int, ...] = Field(
+        (),
+        description="Layers of a local teacher whose pooled hidden states are kept with its answers; -1: the last.",
+    )
+    live: bool = Field(False, description="Compute those states anew while training, instead of keeping them on disk.")
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -177,18 +181,49 @@ class ObjectiveConfig(Section):
     alpha: float = Field(0.9, ge=0, description="Weight of the teacher's part; without a teacher it is 0 and `beta` 1.")
     beta: float = Field(0.1, ge=0, description="Weight of the human labels' part.")
     distill: dict[str, float] = Field(
-        {"kl": 1.0}, description="Terms of L_distill and their weights; names in learn/losses.py."
+        {"kl": 1.0},
+        description="Terms of L_distill and their weights. Answers: `kl`, `reverse_kl`, `js`, `soft_ce`, `mse_logits`,"
+        " `mse_score`. Hidden states: `hidden_l2`, `hidden_cosine`. Relations between rows: `distance`, `angle`,"
+        " `similarity`, `score_difference`, `ranking`.",
     )
     temperature: float = Field(
         2.0, gt=0, description="Temperature of both distributions; the loss is multiplied by its square."
     )
+    layers: tuple[tuple[int, int], ...] = Field(
+        ((-1, -1),), description="Pairs of (teacher layer, student layer) whose states are compared; -1 is the last."
+    )
+    relate: Literal["outputs", "hidden"] = Field(
+        "outputs",
+        description="Between what `distance`, `angle` and `similarity` hold: answers, or states of the last pair.",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the human labels.")
+
+
+class StageConfig(Section):
+    """A part of training with terms and weights of its own; what it leaves out is as in `objective`."""
+
+    epochs: float = Field(gt=0, description="Passes over the stage's rows.")
+    alpha: float | None = Field(None, ge=0, description="As `objective.alpha`.")
+    beta: float | None = Field(None, ge=0, description="As `objective.beta`.")
+    distill: dict[str, float] | None = Field(None, description="As `objective.distill`.")
+    ramp: float = Field(
+        0.0, ge=0, le=1, description="Share of the stage over which weights move from those of the stage before."
+    )
+    rows: Literal["all", "gold", "signals"] = Field(
+        "all", description="Rows learnt from: all, those with a human label, or those with a teacher's answer."
+    )
+    layers: int | None = Field(
+        None, ge=1, description="Train the adapters of this many of the upper layers alone; all without it."
+    )
 
 
 class TrainConfig(Section):
     """How it is trained."""
 
     epochs: float = Field(5, gt=0, description="Passes over the training rows; may be a fraction.")
+    stages: tuple[StageConfig, ...] = Field(
+        (), description="Stages in their order, instead of `epochs` of one, see [train.stages](#trainstages)."
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,10 +52,16 @@ class Network(nn.Module):
         """
         hidden = self.base(input_ids=ids, attention_mask=mask, **self._positions(mask)).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            pooled = pool(hidden, mask, self.pooling).to(self.head.weight.dtype)
-            # A decoder's last hidden state has a few dimensions a hundred times the others; unnormalised, they alone
-            # drive the head, and training at a usual learning rate diverges.
-            return self.head(functional.layer_norm(pooled, pooled.shape[-1:]))
+            return self.head(self.state(hidden, mask).to(self.head.weight.dtype))
+
+    def state(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """What one layer says of each text: (batch, length, width) -> (batch, width), pooled and normalised.
+
+        A decoder's hidden states have a few dimensions a hundred times the others; unnormalised, they alone drive the
+        head, training at a usual learning rate diverges, and a comparison with another model's states sees them alone.
+        """
+        pooled = pool(hidden, mask, self.pooling).float()
+        return functional.layer_norm(pooled, pooled.shape[-1:])
 
     def _positions(self, mask: Tensor) -> dict[str, Tensor]:
         """Positions that count tokens, not padding, so that the side of the padding changes nothing."""
@@ -76,6 +82,30 @@ def layers_of(base: nn.Module) -> nn.ModuleList:
     """The transformer's layers, lowest first; `base` may carry adapters."""
     count = base.config.num_hidden_layers  # type: ignore[union-attr]
     return next(m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+
+
+@contextmanager
+def tapped(base: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within this, each pass leaves the output of these layers behind, by number: (batch, length, width).
+
+    Args:
+        base: the transformer.
+        layers: numbers from the top, -1 the last, as everywhere in recipes.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            kept[number] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    hooks = [layers_of(base)[number].register_forward_hook(keep(number)) for number in layers]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def frozen_layers(network: Network) -> int:
@@ -127,17 +157,30 @@ def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
+def logits_of(network: Network, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    """Logits of token rows in their order, (rows, categories)."""
+    return outputs_of(network, rows, ())[0]
+
+
 @torch.inference_mode()
-def logits_of(network: Network, rows: Sequence[Sequence[int]], tokens: int = 4096) -> npt.NDArray[np.float32]:
-    """Logits of token rows in their order, (rows, categories), `tokens` padded tokens at a time."""
+def outputs_of(
+    network: Network, rows: Sequence[Sequence[int]], layers: Sequence[int], tokens: int = 4096
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float16]]:
+    """Logits of token rows in their order, (rows, categories), and states of chosen layers, (rows, layers, width).
+
+    `tokens` padded tokens are computed at a time. States are rounded to the 16 bits they are kept in.
+    """
     network.eval()
     device = network.head.weight.device
-    out = np.empty((len(rows), network.head.out_features), dtype=np.float32)
+    logits = np.empty((len(rows), network.head.out_features), dtype=np.float32)
+    states = np.empty((len(rows), len(layers), network.head.in_features), dtype=np.float16)
     for batch in by_length([len(row) for row in rows], tokens):
-        ids, mask = pad([rows[i] for i in batch])
-        with mixed_precision(device):
-            out[batch] = network(ids.to(device), mask.to(device)).float().cpu().numpy()
-    return out
+        ids, mask = (part.to(device) for part in pad([rows[i] for i in batch]))
+        with mixed_precision(device), tapped(network.base, layers) as hidden:
+            logits[batch] = network(ids, mask).float().cpu().numpy()
+        for place, layer in enumerate(layers):
+            states[batch, place] = network.state(hidden[layer], mask).cpu().numpy()
+    return logits, states
 
 
 def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:

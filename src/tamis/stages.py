@@ -14,14 +14,16 @@ from accelerate.utils import LoggerType
 from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
-from tamis.errors import ConfigError, GateError
+from tamis.errors import ConfigError, DataError, GateError
 from tamis.judge.baselines import BASELINES
 from tamis.judge.calibrate import apply_temperature, fit_temperature
 from tamis.judge.evaluate import evaluate
 from tamis.judge.report import ReportContext, write_report
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
+from tamis.learn.batches import Knowledge, States
 from tamis.learn.losses import LOSSES
+from tamis.learn.schedule import compares_states
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
@@ -30,8 +32,9 @@ from tamis.records import NO_ANSWER, Example, Scorer, Scores, Splits, TeacherSig
 from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
 from tamis.store import Store
 from tamis.teach.audit import audit
+from tamis.teach.features import FeatureFile, features_folder, kept_states, live_states
 from tamis.teach.label import label
-from tamis.teach.teachers import Teacher, make_teacher, scorer_teacher
+from tamis.teach.teachers import Teacher, local_teacher, make_teacher
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +87,16 @@ class Stages:
 
     def _ask(self, splits: Splits) -> Labelled:
         config = self.config.teacher
-        with Store.open(self.config.store or Path(self.config.out) / "store.sqlite") as store:
+        with self._store() as store:
             teacher = self._teacher(splits, store)
             page = audit(
                 teacher, splits.validation, splits.train, store, config, self.policy, self.config.report.language
             )
             rows = [*to_label(splits.train.examples, self.config), *splits.validation.gold, *splits.test.gold]
             return Labelled(label(rows, teacher, store, config, self.policy), page)
+
+    def _store(self) -> Store:
+        return Store.open(self.config.store or Path(self.config.out) / "store.sqlite")
 
     def _teacher(self, splits: Splits, store: Store) -> Teacher:
         config = self.config.teacher
@@ -100,7 +106,8 @@ class Stages:
         if bundle.policy.label_space != self.policy.label_space:
             theirs, own = ", ".join(bundle.policy.ids), ", ".join(self.policy.ids)
             raise ConfigError(f"teacher {config.model} judges {theirs}, this run {own}: use the same policy")
-        return scorer_teacher(bundle.score, self.policy, f"bundle {bundle.versions['model']}", bundle.trained_on)
+        name = f"bundle {bundle.versions['model']}"
+        return local_teacher(bundle.scores_and_states, self.policy, name, bundle.trained_on, config, store)
 
     def load_labelled(self, out: Path) -> Labelled:
         """What `label` made."""
@@ -120,13 +127,28 @@ class Stages:
             student = build_student(config.student, self.policy, config.train.seed)
             wanted = {example.id for example in splits.train.examples}
             signals = {name: signal for name, signal in labelled.signals.items() if name in wanted}
-            state = train(student, splits.train, splits.validation, signals, config.objective, config.train, out)
+            knowledge = Knowledge(signals, self._states(splits, signals))
+            state = train(student, splits.train, splits.validation, knowledge, config.objective, config.train, out)
             student.facts["training_seconds"] = round(state.seconds)
             (out / "history.json").write_text(json.dumps(state.history, indent=1))
             student.save(out)
             return student
 
         return work
+
+    def _states(self, splits: Splits, signals: Mapping[str, TeacherSignal]) -> States | None:
+        """The teacher's hidden states, kept or computed anew; None where the objective compares none."""
+        if not compares_states(self.config.objective, self.config.train):
+            return None
+        config = self.config.teacher
+        chosen = [config.features.index(theirs) for theirs, _ in self.config.objective.layers]
+        with self._store() as store:
+            if config.live:
+                return live_states(self._teacher(splits, store), chosen)
+            names = {str(signal.feature).partition("#")[0] for signal in signals.values() if signal.feature}
+            if len(names) != 1:
+                raise DataError("the teacher left no hidden states behind: remove the `label` folder and label again")
+            return kept_states(FeatureFile.open(features_folder(store) / names.pop()), len(config.features), chosen)
 
     def load_student(self, out: Path) -> Student:
         """What `distil` made."""
@@ -214,7 +236,7 @@ class Stages:
             served = merged(student)
             network, encoder = served.network, served.encoder
             spec = BundleSpec.of(network, encoder, self.policy, temperature=measured.temperature, facts=student.facts)
-            rows = [example.id for example in splits.train.examples]
+            rows = [example.id for example in splits.train.gold]
             write_bundle(network, encoder, self.policy, spec, rows, out)
             texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
@@ -257,6 +279,23 @@ def check(config: RunConfig) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(f"{setting} names no {what} {name!r}; there are {', '.join(known)}")
+    if compares_states(config.objective, config.train):
+        _check_layers(config)
+
+
+def _check_layers(config: RunConfig) -> None:
+    """A term over hidden states needs a teacher that shows its own, of the layers it names."""
+    if config.teacher.kind not in ("bundle", "transformers"):
+        raise ConfigError(
+            f"objective.distill compares hidden states, which a teacher of kind {config.teacher.kind} does not show:"
+            " use kind bundle or transformers, or terms over answers"
+        )
+    for theirs, _ in config.objective.layers:
+        if theirs not in config.teacher.features:
+            raise ConfigError(
+                f"objective.layers compares layer {theirs} of the teacher and teacher.features keeps"
+                f" {list(config.teacher.features)}: add it there"
+            )
 
 
 def distil_inputs(config: RunConfig) -> Any:

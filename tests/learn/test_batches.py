@@ -44,7 +44,7 @@ def test_pitfall_9_signals_are_matched_by_content_not_order(
 ) -> None:
     signals = {example.id: make_signal(example) for example in reversed(examples)}
     rows = rows_of(examples, signals, encoder, small_policy)
-    assert rows.names == tuple(example.id for example in examples)
+    assert rows.examples == examples
     wanted = torch.tensor([small_policy.ids.index(example.label or "") for example in examples])
     torch.testing.assert_close(rows.targets.soft.argmax(1), wanted)
 
@@ -86,7 +86,7 @@ def test_rows_with_a_score_alone_are_left_out_and_counted(
     scored = [replace(example, label=None, score=0.9) for example in examples[:3]]
     signals = {scored[0].id: make_signal(examples[0])}
     rows = rows_of([*scored, examples[3]], signals, encoder, small_policy)
-    assert rows.names == (scored[0].id, examples[3].id)
+    assert [row.id for row in rows.examples] == [scored[0].id, examples[3].id]
     assert "2 of 4 rows have a risk score alone" in caplog.text
     with pytest.raises(TrainingError, match="label first"):
         rows_of(scored, {}, encoder, small_policy)

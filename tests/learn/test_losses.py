@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tamis.learn.losses import LOSSES, binary_cross_entropy, cross_entropy, js, kl, mse_logits, mse_score, soften
+from tamis.learn.losses import RESPONSE, binary_cross_entropy, cross_entropy, js, kl, mse_logits, mse_score, soften
 
 STUDENT = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
@@ -35,19 +35,19 @@ def test_pitfall_6_kl_gradient_is_t_times_the_difference(temperature: float) -> 
     torch.testing.assert_close(student.grad, expected)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(RESPONSE))
 def test_every_loss_has_one_number_a_row_and_a_right_gradient(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     student = torch.randn(5, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     teacher = torch.softmax(torch.randn(5, 4, dtype=torch.float64, generator=generator), -1)
-    assert LOSSES[name](student, teacher, 2.0).shape == (5,)
-    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, teacher, 2.0), (student,))
+    assert RESPONSE[name](student, teacher, 2.0).shape == (5,)
+    assert torch.autograd.gradcheck(lambda x: RESPONSE[name](x, teacher, 2.0), (student,))
 
 
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "mse_logits", "mse_score"])
 def test_a_student_that_agrees_has_no_loss(name: str) -> None:
     teacher = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
-    assert LOSSES[name](teacher.log() + 3.0, teacher, 2.0).item() == pytest.approx(0, abs=1e-12)
+    assert RESPONSE[name](teacher.log() + 3.0, teacher, 2.0).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_js_is_symmetric_and_bounded() -> None:

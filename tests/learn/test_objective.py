@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tamis.config import ObjectiveConfig
-from tamis.learn.losses import kl
-from tamis.learn.objective import Objective, Targets
+from tamis.errors import TrainingError
+from tamis.learn.learner import Seen
+from tamis.learn.losses import distance, hidden_l2, kl
+from tamis.learn.objective import Objective, Targets, weights_of
 
 NAN = float("nan")
 TARGETS = Targets(
@@ -16,8 +18,10 @@ LOGITS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.1], [0.0, 
 
 
 def loss(logits: torch.Tensor, targets: Targets, total: float = 4, distils: bool = True) -> torch.Tensor:
-    objective = Objective(ObjectiveConfig(), "single_label", 0, distils)
-    return sum(objective.terms(logits, targets, total).values(), torch.zeros(()))
+    config = ObjectiveConfig()
+    weights = weights_of(config, distils)
+    terms = Objective(config, "single_label", 0).terms(Seen(logits, logits), targets, total, weights)
+    return sum(terms.values(), torch.zeros(()))
 
 
 def test_rows_with_both_labels_are_nine_tenths_soft_and_rows_with_one_learn_from_it_alone() -> None:
@@ -48,7 +52,70 @@ def test_teacher_mass_that_is_missing_is_not_taught() -> None:
 
 
 def test_multi_label_is_a_mean_over_categories() -> None:
-    objective = Objective(ObjectiveConfig(alpha=1, beta=0), "multi_label", 0, distils=True)
+    config = ObjectiveConfig(alpha=1, beta=0)
     targets = Targets(torch.tensor([[0.5, 0.5]]), torch.tensor([[NAN, NAN]]))
-    value = objective.terms(torch.tensor([[2.0, 2.0]]), targets, 1)["kl"]
+    logits = torch.tensor([[2.0, 2.0]])
+    terms = Objective(config, "multi_label", 0).terms(
+        Seen(logits, logits), targets, 1, weights_of(config, distils=True)
+    )
+    value = terms["kl"]
     assert value.item() == pytest.approx(0.480459, abs=1e-5)
+
+
+def everything(relate: str) -> ObjectiveConfig:
+    names = ("kl", "hidden_l2", "hidden_cosine", "distance", "angle", "similarity", "score_difference", "ranking")
+    return ObjectiveConfig.model_validate({"distill": dict.fromkeys(names, 1.0), "relate": relate})
+
+
+def seen_of(rows: int = 4, categories: int = 3) -> tuple[Seen, Targets]:
+    torch.manual_seed(0)
+    state = torch.randn(rows, 5)
+    seen = Seen(torch.randn(rows, categories, requires_grad=True), state, (torch.randn(rows, 7), torch.randn(rows, 7)))
+    states = torch.randn(rows, 2, 7)
+    states[1:2] = NAN
+    return seen, Targets(TARGETS.soft[:rows], TARGETS.hard[:rows], states)
+
+
+def test_a_row_without_a_state_has_no_part_in_what_compares_states() -> None:
+    seen, targets = seen_of()
+    config = everything("hidden")
+    terms = Objective(config, "single_label", 0).terms(seen, targets, 4, weights_of(config, distils=True))
+    # Rows 0, 2 and 3 have an answer, and a state each: weights 0.9 of 1, 1 and 0.9 of 1.
+    assert targets.states is not None
+    each = [torch.stack([hidden_l2(own, targets.states[:, i]) for i, own in enumerate(seen.hidden)]).mean(0)]
+    expected = (0.9 * each[0][0] + each[0][2] + 0.9 * each[0][3]) / 4
+    assert terms["hidden_l2"].item() == pytest.approx(expected.item(), rel=1e-5)
+    kept = [0, 2, 3]
+    related = distance(seen.state[kept], targets.states[kept][:, -1]).mean()
+    assert terms["distance"].item() == pytest.approx(0.9 * 3 / 4 * related.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("relate", ["outputs", "hidden"])
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_all_terms_are_finite_and_reach_the_student_whatever_the_number_of_rows(rows: int, relate: str) -> None:
+    seen, targets = seen_of(rows)
+    config = everything(relate)
+    terms = Objective(config, "single_label", 0).terms(seen, targets, rows, weights_of(config, distils=True))
+    assert set(terms) == {*config.distill, "supervised"}
+    sum(terms.values(), torch.zeros(())).backward()
+    assert seen.logits.grad is not None
+    assert torch.isfinite(seen.logits.grad).all()
+
+
+def test_the_risk_of_several_labels_leaves_the_benign_one_out() -> None:
+    config = ObjectiveConfig.model_validate({"distill": {"score_difference": 1.0}, "alpha": 1, "beta": 0})
+    logits = torch.tensor([[9.0, 0.0, -1.0], [9.0, -1.0, 0.0]])
+    targets = Targets(torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.2, 0.5]]), torch.full((2, 3), NAN))
+    terms = Objective(config, "multi_label", 0).terms(
+        Seen(logits, logits), targets, 2, weights_of(config, distils=True)
+    )
+    assert terms["score_difference"].item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_states_that_are_missing_altogether_are_said() -> None:
+    seen, targets = seen_of()
+    config = everything("hidden")
+    with pytest.raises(TrainingError, match=r"set teacher\.features"):
+        Objective(config, "single_label", 0).terms(
+            seen, Targets(targets.soft, targets.hard), 4, weights_of(config, distils=True)
+        )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
+from tamis.learn.batches import Knowledge
 from tamis.learn.score import Quality, quality_of, scorer_of
 from tamis.learn.student import build_student, load_student, merged
 from tamis.learn.train import rate_factor, train
@@ -45,7 +47,7 @@ def test_a_student_learns_from_gold_alone(
     base: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
 ) -> None:
     student = build_student(config_of(base), small_policy)
-    state = train(student, *splits, {}, ObjectiveConfig(), QUICK, tmp_path)
+    state = train(student, *splits, Knowledge(), ObjectiveConfig(), QUICK, tmp_path)
     assert state.best is not None
     assert state.best.macro_f1 > 0.8
 
@@ -60,7 +62,7 @@ def test_a_student_learns_from_signals_alone(
     signals = {example.id: make_signal(example) for example in splits[0].examples}
     hidden = TrainSplit(tuple(replace(example, label=None) for example in splits[0].examples))
     student = build_student(config_of(base), small_policy)
-    state = train(student, hidden, splits[1], signals, ObjectiveConfig(), QUICK, tmp_path)
+    state = train(student, hidden, splits[1], Knowledge(signals), ObjectiveConfig(), QUICK, tmp_path)
     assert state.best is not None
     assert state.best.macro_f1 > 0.8
     assert student.facts["soft_rows"] == len(hidden)
@@ -71,7 +73,7 @@ def test_pitfall_11_a_saved_student_comes_back_with_its_head(
     base: Path, mode: str, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
 ) -> None:
     student = build_student(config_of(base, mode=mode), small_policy)
-    train(student, *splits, {}, ObjectiveConfig(), QUICK.model_copy(update={"epochs": 1}), tmp_path / "run")
+    train(student, *splits, Knowledge(), ObjectiveConfig(), QUICK.model_copy(update={"epochs": 1}), tmp_path / "run")
     student.save(tmp_path / "student")
     back = load_student(tmp_path / "student")
     texts = [example.text for example in splits[1].examples]
@@ -97,7 +99,7 @@ def test_pitfall_13_every_adapter_gets_a_gradient(
     base: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
 ) -> None:
     student = build_student(config_of(base), small_policy)
-    train(student, *splits, {}, ObjectiveConfig(), QUICK.model_copy(update={"epochs": 0.1}), tmp_path)
+    train(student, *splits, Knowledge(), ObjectiveConfig(), QUICK.model_copy(update={"epochs": 0.1}), tmp_path)
     linear = [m for m in layers_of(load_base(base, torch.float32))[0].modules() if isinstance(m, torch.nn.Linear)]
     moved = [bool(w.detach().abs().sum() > 0) for n, w in student.network.named_parameters() if "lora_B" in n]
     assert len(moved) == 2 * len(linear)
@@ -107,20 +109,13 @@ def test_pitfall_13_every_adapter_gets_a_gradient(
 def test_pitfall_13_silent_adapters_stop_the_run(
     tiny_qwen: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
 ) -> None:
-    class Detached(torch.nn.Module):
-        def __init__(self, inner: torch.nn.Module) -> None:
-            super().__init__()
-            self.inner, self.config = inner, inner.config
-
-        def forward(self, **inputs: object) -> object:
-            out = self.inner(**inputs)
-            out.last_hidden_state = out.last_hidden_state.detach()
-            return out
+    def detach(module: object, inputs: object, out: Any) -> None:
+        out.last_hidden_state = out.last_hidden_state.detach()
 
     student = build_student(config_of(tiny_qwen), small_policy)
-    student.network.base = Detached(student.network.base)
+    student.network.base.register_forward_hook(detach)
     with pytest.raises(TrainingError, match="no gradient reaches"):
-        train(student, *splits, {}, ObjectiveConfig(), QUICK, tmp_path)
+        train(student, *splits, Knowledge(), ObjectiveConfig(), QUICK, tmp_path)
 
 
 def test_pitfall_14_a_checkpoint_is_not_chosen_on_a_test_split(
@@ -129,7 +124,7 @@ def test_pitfall_14_a_checkpoint_is_not_chosen_on_a_test_split(
     student = build_student(config_of(tiny_bert), small_policy)
     test = TestSplit(splits[1].examples)
     with pytest.raises(TrainingError, match="chosen on a ValidationSplit"):
-        train(student, splits[0], test, {}, ObjectiveConfig(), QUICK, tmp_path)  # type: ignore[arg-type]
+        train(student, splits[0], test, Knowledge(), ObjectiveConfig(), QUICK, tmp_path)  # type: ignore[arg-type]
 
 
 def test_the_recall_floor_comes_before_macro_f1(
@@ -167,7 +162,7 @@ def test_rows_with_a_score_alone_choose_no_checkpoint(
     with pytest.raises(TrainingError, match=rf"none of the {len(scored)} validation rows has a human label"):
         quality_of(student, ValidationSplit(scored), floor=0.0)
     with pytest.raises(TrainingError, match="name their column in `label`"):
-        train(student, splits[0], ValidationSplit(scored), {}, ObjectiveConfig(), QUICK, tmp_path / "run")
+        train(student, splits[0], ValidationSplit(scored), Knowledge(), ObjectiveConfig(), QUICK, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -184,8 +179,10 @@ def test_the_rate_rises_then_falls(step: int, expected: float) -> None:
 CHILD = """
 import json, sys, time
 from pathlib import Path
+from typing import Any
 import tamis.learn.train as t
 from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
+from tamis.learn.batches import Knowledge
 from tamis.learn.student import build_student
 from tamis.policy import load_policy
 from tamis.records import Example, TrainSplit, ValidationSplit
@@ -193,13 +190,13 @@ from tamis.records import Example, TrainSplit, ValidationSplit
 settings = json.loads(sys.argv[1])
 if settings["slow"]:
     step = t.Trainer._step
-    t.Trainer._step = lambda self: (time.sleep(0.15), step(self))[1]
+    t.Trainer._step = lambda self, stage: (time.sleep(0.15), step(self, stage))[1]
 rows = tuple(Example(**row) for row in settings["rows"])
 policy = load_policy("default").only(["normal", "gambling", "fraud"])
 student = build_student(StudentConfig.model_validate(settings["student"]), policy)
 config = TrainConfig.model_validate(settings["train"])
 splits = TrainSplit(rows[::2]), ValidationSplit(rows[1::2])
-t.train(student, *splits, {}, ObjectiveConfig(), config, Path(settings["out"]))
+t.train(student, *splits, Knowledge(), ObjectiveConfig(), config, Path(settings["out"]))
 """
 
 

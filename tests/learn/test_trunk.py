@@ -10,6 +10,7 @@ import torch
 from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
 from tamis.learn import train as training
+from tamis.learn.batches import Knowledge
 from tamis.learn.student import Student, build_student
 from tamis.network import frozen_layers, layers_of
 from tamis.policy import Policy
@@ -34,7 +35,7 @@ def student_of(base: Path, policy: Policy, **changes: object) -> Student:
 
 def trained(student: Student, examples: tuple[Example, ...], out: Path) -> dict[str, torch.Tensor]:
     splits = TrainSplit(examples[::2]), ValidationSplit(examples[1::2])
-    training.train(student, *splits, {}, ObjectiveConfig(), QUICK, out)
+    training.train(student, *splits, Knowledge(), ObjectiveConfig(), QUICK, out)
     return {name: weight.clone() for name, weight in student.trained().items()}
 
 

@@ -19,7 +19,9 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
+from tamis.learn.batches import Knowledge
 from tamis.learn.student import build_student
+from tamis.learn.batches import Knowledge
 from tamis.learn.train import train
 from tamis.policy import load_policy
 from tamis.records import Example, TrainSplit, ValidationSplit
@@ -30,7 +32,7 @@ policy = load_policy("default").only(["normal", "gambling", "fraud"])
 student = build_student(StudentConfig.model_validate(settings["student"]), policy)
 config = TrainConfig.model_validate(settings["train"])
 splits = TrainSplit(rows[:70]), ValidationSplit(rows[70:])
-train(student, *splits, {}, ObjectiveConfig(), config, Path(settings["out"]))
+train(student, *splits, Knowledge(), ObjectiveConfig(), config, Path(settings["out"]))
 """
 
 

@@ -7,10 +7,11 @@ import signal as signals
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.teach.conftest import ROWS, FakeEndpoint, completion, example, settings
 
@@ -19,7 +20,7 @@ from tamis.errors import BudgetError, TeacherError
 from tamis.policy import Policy
 from tamis.records import Example, Scores, TeacherSignal
 from tamis.store import Store
-from tamis.teach import agreement_with_itself, label, make_teacher, scorer_teacher
+from tamis.teach import agreement_with_itself, label, local_teacher, make_teacher
 
 
 @dataclass
@@ -199,10 +200,10 @@ def test_killed_in_the_middle_nothing_is_asked_twice(endpoint: FakeEndpoint, pol
 
 
 def test_a_scorer_as_teacher_refuses_what_it_was_trained_on(store: Store, two: Policy) -> None:
-    def scorer(texts: object) -> list[Scores]:
-        return [two.scores({"normal": 0.9, "abuse": 0.1})]
+    def judge(texts: Sequence[str], layers: Sequence[int]) -> tuple[list[Scores], np.ndarray]:
+        return [two.scores({"normal": 0.9, "abuse": 0.1}) for _ in texts], np.zeros((len(texts), len(layers), 3))
 
-    teacher = scorer_teacher(scorer, two, "bundle:x@1", frozenset({ROWS[2].id}))
+    teacher = local_teacher(judge, two, "bundle:x@1", frozenset({ROWS[2].id}), OFF)
     assert label(ROWS[:2], teacher, store, OFF, two)[ROWS[0].id].risk == pytest.approx(0.1)
     with pytest.raises(TeacherError, match=f"was trained on row {ROWS[2].id}"):
         label(ROWS, teacher, store, OFF, two)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tamis.errors import ConfigError, DataError, WeightsError
 from tamis.policy import Policy
 from tamis.store import Store
 from tamis.teach import label, make_teacher
-from tamis.teach.features import FeatureFile
+from tamis.teach.features import FeatureFile, kept_states, live_states
 from tamis.teach.local import CausalTeacher, label_columns
+from tamis.teach.prior import content_free
 from tamis.teach.prompt import Prompt
 from tamis.teach.scoring import OptionScorer, common_prefix, left_padded
 from tamis.teach.shots import FixedShots
@@ -84,7 +86,7 @@ def fully(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 def test_pitfall_3_shared_prefix_scoring_equals_full_scoring(model: Any, tokens: Any, prompt: Prompt) -> None:
-    scorer = OptionScorer(model, tokens)
+    scorer = OptionScorer(model, tokens, layers=(-1,))
     # One-letter answers: their first tokens differ, one step decides.
     options = {name: letter for name, letter in zip(prompt.policy.ids, "ABCDEF", strict=True)}
     scored = scorer.score([prompt.messages(row) for row in ROWS], options)
@@ -96,7 +98,8 @@ def test_pitfall_3_shared_prefix_scoring_equals_full_scoring(model: Any, tokens:
             assert found.probabilities[name] == pytest.approx(float(logprobs[tokens.encode(letter)[0]].exp()), abs=1e-4)
         with torch.inference_mode():
             hidden = model.model(torch.tensor([ids])).last_hidden_state[0, -1]
-        assert torch.allclose(found.hidden, hidden, atol=1e-3)
+        normalised = torch.nn.functional.layer_norm(hidden.float(), hidden.shape)
+        assert torch.allclose(found.states[0], normalised, atol=1e-2)
 
 
 def test_pitfall_3_labels_that_begin_alike_are_scored_to_their_end(model: Any, tokens: Any, prompt: Prompt) -> None:
@@ -152,16 +155,22 @@ def folder(model: Any, tokens: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_from_a_folder_with_features(folder: Path, policy: Policy, store: Store) -> None:
     config = TeacherConfig.model_validate(
-        {"kind": "transformers", "model": str(folder), "keep_features": True, "few_shot": {"kind": "none"}}
+        {"kind": "transformers", "model": str(folder), "features": [-1, -2], "few_shot": {"kind": "none"}}
     )
     teacher = make_teacher(config, policy, (), store)
     signals = label(ROWS, teacher, store, config, policy)
     assert all(sum(signal.probabilities.values()) == pytest.approx(1) for signal in signals.values())
     name = str(signals[ROWS[0].id].feature).split("#")[0]
     assert store.folder is not None
-    features = FeatureFile(store.folder / "features" / name, 32).read()
-    assert features[ROWS[0].id].shape == (32,)
-    assert features[ROWS[0].id].dtype == np.float16
+    file = FeatureFile.open(store.folder / "features" / name)
+    assert (len(file), file.width) == (len(ROWS) + len(content_free("zh")), 2 * 32)
+    last, both = kept_states(file, 2, [0])(ROWS), kept_states(file, 2, [0, 1])(ROWS)
+    assert last.dtype == np.float16
+    np.testing.assert_array_equal(last[:, 0], both[:, 0])
+    assert np.abs(both[:, 0] - both[:, 1]).max() > 0.01
+    np.testing.assert_allclose(live_states(teacher, [0, 1])(ROWS), both, atol=2e-2)
+    unknown = replace(ROWS[0], id="unknown")
+    assert np.isnan(kept_states(file, 2, [0])([unknown])).all()
     assert make_teacher(config, policy, (), store).fingerprint == teacher.fingerprint
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +21,17 @@ from tamis.windows import Encoder
 
 log = logging.getLogger(__name__)
 
+States = Callable[[Sequence[Example]], npt.NDArray[np.float16]]
+"""A teacher's hidden states of some examples, (rows, layers, width); a row it has none of is NaN."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a teacher gives: its answers by example id, and its hidden states where the objective compares them."""
+
+    signals: Mapping[str, TeacherSignal] = field(default_factory=dict)
+    states: States | None = None
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -30,7 +42,7 @@ class Rows:
 
     ids: list[list[int]]
     targets: Targets
-    names: tuple[str, ...]
+    examples: tuple[Example, ...]
     long: int
 
     def __len__(self) -> int:
@@ -58,7 +70,7 @@ def rows_of(
     hard = torch.stack([_hard(example, policy) for example in usable])
     ids = [windows.ids[i] for i in first]
     long = int((np.bincount(windows.owner) > 1).sum())
-    return Rows(ids, Targets(soft, hard), tuple(example.id for example in usable), long)
+    return Rows(ids, Targets(soft, hard), tuple(usable), long)
 
 
 def answered(signal: TeacherSignal | None, example: Example, policy: Policy) -> bool:

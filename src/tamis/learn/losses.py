@@ -1,7 +1,10 @@
-"""Distillation and supervised losses: `(student, teacher, **params) -> one number per row`.
+"""Distillation and supervised losses: `(student, teacher, ...) -> one number per row, per pair or per triplet`.
 
-`student` are logits and `teacher` probabilities, (..., outcomes); the last dimension is the distribution. A multi-label
-student comes as two outcomes a category, (rows, categories, 2). Masks, weights and means live in objective.py.
+Response losses: `student` are logits and `teacher` probabilities, (..., outcomes); the last dimension is the
+distribution. A multi-label student comes as two outcomes a category, (rows, categories, 2). Feature losses: hidden
+states of one layer each, (rows, width), the student's already projected to the teacher's width. Relation losses: any
+vectors of the two, (rows, width) each of its own width, or risk scores, (rows,). Masks, weights and means live in
+objective.py.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from torch import Tensor
 
 SMALLEST = 1e-6
 """Floor of a teacher probability: log-probabilities that stop at the top 20 leave exact zeros behind."""
+TINY = 1e-12
 
 
 def soften(teacher: Tensor, temperature: float) -> Tensor:
@@ -66,6 +70,65 @@ def mse_score(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
     return (F.softmax(student, dim=-1)[..., 0] - teacher[..., 0]).square()
 
 
+def hidden_l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two states: the hints of FitNets (Romero et al., 2015, arXiv 1412.6550)."""
+    return (student - teacher).square().mean(-1)
+
+
+def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine of projected and given state, as in DistilBERT (Sanh et al., 2019, arXiv 1910.01108)."""
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+def distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """(rows, rows): smooth L1 of Euclidean distances over their mean, RKD-D (Park et al., 2019, arXiv 1904.05068)."""
+    return F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none")
+
+
+def _distances(vectors: Tensor) -> Tensor:
+    """(rows, rows) distances divided by the mean of those that are not 0."""
+    squares = (vectors.unsqueeze(0) - vectors.unsqueeze(1)).square().sum(-1)
+    apart = squares > 0
+    # The root's gradient at 0 is infinite; a row's distance to itself stays out of it.
+    far = torch.where(apart, squares, 1.0).sqrt() * apart
+    return far / (far.sum() / apart.sum().clamp(min=1)).clamp(min=TINY)
+
+
+def angle(student: Tensor, teacher: Tensor) -> Tensor:
+    """(rows, rows, rows): smooth L1 of the cosines of the angles triplets of rows make, RKD-A (Park et al., 2019)."""
+    return F.smooth_l1_loss(_angles(student), _angles(teacher), reduction="none")
+
+
+def _angles(vectors: Tensor) -> Tensor:
+    """[j, i, k] is the cosine of the angle at row j between rows i and k."""
+    apart = F.normalize(vectors.unsqueeze(0) - vectors.unsqueeze(1), dim=2)
+    return apart @ apart.transpose(1, 2)
+
+
+def similarity(student: Tensor, teacher: Tensor, norm: float = 2.0) -> Tensor:
+    """(rows, rows): squared difference of row-normalised inner products (Tung and Mori, 2019, arXiv 1907.09682)."""
+    own, wanted = (F.normalize(vectors @ vectors.T, p=norm, dim=1) for vectors in (student, teacher))
+    return (own - wanted).square()
+
+
+def score_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """(rows, rows): squared difference of s_i - s_j and t_i - t_j; risk scores are log-odds, (rows,), on both sides."""
+    own, wanted = (F.sigmoid(scores) for scores in (student, teacher))
+    return ((own.unsqueeze(1) - own) - (wanted.unsqueeze(1) - wanted)).square()
+
+
+def ranking(student: Tensor, teacher: Tensor, tie: float = 0.05) -> Tensor:
+    """(rows, rows): RankNet's cross-entropy of which row is riskier (Burges et al., 2005); log-odds, (rows,), both.
+
+    Two rows whose risks differ by at most `tie` for the teacher are a tie: its target is one half, so that the student
+    is drawn to no order rather than to the teacher's noise.
+    """
+    risk = F.sigmoid(teacher)
+    ahead = risk.unsqueeze(1) - risk
+    target = torch.where(ahead.abs() <= tie, 0.5, (ahead > 0).to(student.dtype))
+    return F.binary_cross_entropy_with_logits(student.unsqueeze(1) - student, target, reduction="none")
+
+
 def cross_entropy(student: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy with human labels: logits (rows, categories), target (rows,) of category indices."""
     return F.cross_entropy(student, target, reduction="none", label_smoothing=smoothing)
@@ -83,8 +146,9 @@ def binary_cross_entropy(student: Tensor, target: Tensor, smoothing: float = 0.0
 
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
+Comparison = Callable[[Tensor, Tensor], Tensor]
 
-LOSSES: dict[str, Loss] = {
+RESPONSE: dict[str, Loss] = {
     "kl": kl,
     "reverse_kl": reverse_kl,
     "js": js,
@@ -92,4 +156,9 @@ LOSSES: dict[str, Loss] = {
     "mse_logits": mse_logits,
     "mse_score": mse_score,
 }
+FEATURE: dict[str, Comparison] = {"hidden_l2": hidden_l2, "hidden_cosine": hidden_cosine}
+RELATION: dict[str, Comparison] = {"distance": distance, "angle": angle, "similarity": similarity}
+RISK_RELATION: dict[str, Comparison] = {"score_difference": score_difference, "ranking": ranking}
+LOSSES: tuple[str, ...] = (*RESPONSE, *FEATURE, *RELATION, *RISK_RELATION)
+"""Every name that `objective.distill` may give a weight."""
 SUPERVISED: dict[str, Loss] = {"single_label": cross_entropy, "multi_label": binary_cross_entropy}

@@ -3,19 +3,22 @@
 A row's loss is the weighted mean of the parts it has: with both labels alpha and beta as they are, with one label that
 part alone, at the full weight of a row. Otherwise a few hundred gold rows among soft ones would count for nothing, or a
 few soft rows among gold ones for everything. The mean goes over the rows of the whole optimiser batch, whose number the
-caller passes: cutting a batch into smaller parts, or over workers, changes no gradient.
+caller passes: cutting a batch into smaller parts, or over workers, changes no gradient. A relation is a mean over the
+pairs of the rows it is given, which are all rows of a worker's batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tamis.config import ObjectiveConfig
-from tamis.learn.losses import LOSSES, SUPERVISED
+from tamis.errors import TrainingError
+from tamis.learn.learner import Seen
+from tamis.learn.losses import FEATURE, RELATION, RESPONSE, RISK_RELATION, SMALLEST, SUPERVISED, soften
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Targets:
     """Targets of some rows.
 
     `soft`: (rows, categories) teacher probabilities, NaN rows have none. `hard`: (rows,) category indices, -1 has none;
-    multi-label: (rows, categories) of 0, 1 and NaN, an all-NaN row has none.
+    multi-label: (rows, categories) of 0, 1 and NaN, an all-NaN row has none. `states`: (rows, layers, width) hidden
+    states of the teacher, NaN rows have none; None where no term asks for them.
     """
 
     soft: Tensor
     hard: Tensor
+    states: Tensor | None = None
 
     @property
     def has_soft(self) -> Tensor:
@@ -42,34 +47,103 @@ class Targets:
     def at(self, index: Iterable[int]) -> Targets:
         """The targets of some of the rows."""
         rows = torch.as_tensor(list(index))
-        return Targets(self.soft[rows], self.hard[rows])
+        return Targets(self.soft[rows], self.hard[rows], None if self.states is None else self.states[rows])
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on a device."""
+        states = None if self.states is None else self.states.to(device)
+        return Targets(self.soft.to(device), self.hard.to(device), states)
+
+
+Weights = Mapping[str, float]
+"""alpha, beta and the weight of every term of L_distill."""
+
+
+def weights_of(config: ObjectiveConfig, distils: bool) -> Weights:
+    """The weights an objective asks for; `distils` is whether any row has a teacher's answer.
+
+    Without a teacher the human labels are all there is; their weight is then 1, whatever beta says.
+    """
+    alpha, beta = (config.alpha, config.beta) if distils else (0.0, 1.0)
+    return {"alpha": alpha, "beta": beta, **config.distill}
 
 
 class Objective:
-    """The weighted terms of one run; `distils` is whether any row has a teacher's answer."""
+    """The weighted terms of a run under one policy; the weights come with each call, because a stage changes them."""
 
-    def __init__(self, config: ObjectiveConfig, kind: str, benign: int, distils: bool) -> None:
+    def __init__(self, config: ObjectiveConfig, kind: str, benign: int) -> None:
         self.config = config
         self.kind = kind
         self.benign = benign
-        # Without a teacher the human labels are all there is; their weight is then 1, whatever beta says.
-        self.alpha, self.beta = (config.alpha, config.beta) if distils else (0.0, 1.0)
 
-    def terms(self, logits: Tensor, targets: Targets, total: float) -> dict[str, Tensor]:
-        """Weighted parts of the loss: logits (rows, categories) and the rows of the whole batch -> name -> number."""
-        parts: dict[str, Tensor] = {}
+    def terms(self, seen: Seen, targets: Targets, total: float, weights: Weights) -> dict[str, Tensor]:
+        """Weighted parts of the loss, by name.
+
+        Args:
+            seen: what the student says of some rows.
+            targets: of the same rows.
+            total: rows of the whole batch.
+            weights: of `weights_of`.
+        """
+        alpha, beta = weights["alpha"], weights["beta"]
         soft, hard = targets.has_soft, targets.has_hard
-        weight = self.alpha * soft + self.beta * hard
-        if self.alpha and bool(soft.any()):
-            student, teacher = self._outcomes(logits[soft], targets.soft[soft])
-            for name, share in self.config.distill.items():
-                rows = LOSSES[name](student, teacher, self.config.temperature)
-                rows = rows.mean(1) if rows.ndim == 2 else rows
-                parts[name] = share * (self.alpha / weight[soft] * rows).sum() / total
-        if self.beta and bool(hard.any()):
-            rows = SUPERVISED[self.kind](logits[hard], targets.hard[hard], self.config.label_smoothing)
-            parts["supervised"] = (self.beta / weight[hard] * rows).sum() / total
+        whole = alpha * soft + beta * hard
+        parts: dict[str, Tensor] = {}
+        if alpha and bool(soft.any()):
+            share = alpha / whole[soft]
+            for name, rows in self._distilled(seen, targets, soft, weights).items():
+                # A number a row is weighed as the row is; the mean over pairs or triplets stands for all their rows.
+                mean = rows.sum() / max(1, rows.numel())
+                whole_part = (share * rows).sum() if rows.ndim == 1 else alpha * mean * len(share)
+                parts[name] = weights[name] * whole_part / total
+        if beta and bool(hard.any()):
+            rows = SUPERVISED[self.kind](seen.logits[hard], targets.hard[hard], self.config.label_smoothing)
+            parts["supervised"] = (beta / whole[hard] * rows).sum() / total
         return parts
+
+    def _distilled(self, seen: Seen, targets: Targets, soft: Tensor, weights: Weights) -> dict[str, Tensor]:
+        """Each term of L_distill over the rows the teacher has answered."""
+        names = [name for name, weight in weights.items() if weight and name not in ("alpha", "beta")]
+        student, teacher = self._outcomes(seen.logits[soft], targets.soft[soft])
+        found: dict[str, Tensor] = {}
+        for name in names:
+            if name in RESPONSE:
+                rows = RESPONSE[name](student, teacher, self.config.temperature)
+                found[name] = rows.mean(1) if rows.ndim == 2 else rows
+            elif name in FEATURE:
+                found[name] = self._features(name, seen, targets, soft)
+            elif name in RELATION:
+                found[name] = RELATION[name](*self._related(seen, targets, soft, student, teacher))
+            else:
+                logits = student, teacher.clamp(min=SMALLEST).log()
+                found[name] = RISK_RELATION[name](*map(self._risk_logit, logits))
+        return found
+
+    def _features(self, name: str, seen: Seen, targets: Targets, soft: Tensor) -> Tensor:
+        """A number for each row the teacher has answered, the mean over the layer pairs; 0 without a state."""
+        states = _states(targets)[soft]
+        known = ~states.isnan().any(-1).any(-1)
+        wanted = torch.nan_to_num(states)
+        each = [FEATURE[name](own[soft], wanted[:, i]) for i, own in enumerate(seen.hidden)]
+        return torch.stack(each).mean(0) * known
+
+    def _related(
+        self, seen: Seen, targets: Targets, soft: Tensor, student: Tensor, teacher: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The vectors whose relations are compared: outcomes at the temperature, or hidden states of the last pair."""
+        if self.config.relate == "outputs":
+            own = (student / self.config.temperature).softmax(-1)
+            return own.flatten(1), soften(teacher, self.config.temperature).flatten(1)
+        wanted = _states(targets)[soft][:, -1]
+        known = ~wanted.isnan().any(-1)
+        return seen.state[soft][known], wanted[known]
+
+    def _risk_logit(self, logits: Tensor) -> Tensor:
+        """Log-odds of any harm, (rows,), of what `_outcomes` gives; under multi-label those of the likeliest harm."""
+        odds = logits[..., 1:].logsumexp(-1) - logits[..., 0]
+        if odds.ndim == 1:
+            return odds
+        return odds[:, [i for i in range(odds.shape[1]) if i != self.benign]].amax(-1)
 
     def _outcomes(self, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Distributions over the last dimension, benign outcome first."""
@@ -77,3 +151,12 @@ class Objective:
             return torch.stack([torch.zeros_like(logits), logits], -1), torch.stack([1 - teacher, teacher], -1)
         order = [self.benign, *(i for i in range(logits.shape[-1]) if i != self.benign)]
         return logits[:, order], teacher[:, order] / teacher.sum(-1, keepdim=True)
+
+
+def _states(targets: Targets) -> Tensor:
+    if targets.states is None:
+        raise TrainingError(
+            "objective.distill compares hidden states and the teacher gave none: set teacher.features, with a teacher"
+            " of kind bundle or transformers"
+        )
+    return targets.states

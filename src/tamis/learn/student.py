@@ -38,11 +38,12 @@ class Student:
     encoder: Encoder
     policy: Policy
     config: StudentConfig
+    learnt: frozenset[str] = frozenset()
     facts: dict[str, float] = field(default_factory=dict)
 
     def trained(self) -> dict[str, Tensor]:
-        """The weights that training changes, by name."""
-        return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
+        """The weights that training changes, by name; those of layers that a stage holds still among them."""
+        return {name: p.detach() for name, p in self.network.named_parameters() if name in self.learnt}
 
     def load(self, path: Path) -> None:
         """Put saved weights in place.
@@ -78,7 +79,8 @@ def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Stude
     pooling: Pooling = ("last" if is_decoder(base) else "mean") if config.pooling == "auto" else config.pooling
     torch.manual_seed(seed)
     network = Network(_adapted(base, config), len(policy.ids), pooling)
-    return Student(network, _encoder(config, folder), policy, config)
+    learnt = frozenset(name for name, p in network.named_parameters() if p.requires_grad)
+    return Student(network, _encoder(config, folder), policy, config, learnt)
 
 
 def load_student(folder: Path) -> Student:
@@ -89,6 +91,14 @@ def load_student(folder: Path) -> Student:
     student.load(folder / "trained.safetensors")
     student.facts.update(settings["facts"])
     return student
+
+
+def hold_still(student: Student, layers: int | None) -> None:
+    """Train the head and the adapters of this many of the upper layers, and let the others rest; None trains all."""
+    resting = layers_of(student.network.base)[: -layers if layers else 0]
+    below = {id(p) for layer in resting for p in layer.parameters()}
+    for name, weight in student.network.named_parameters():
+        weight.requires_grad_(name in student.learnt and id(weight) not in below)
 
 
 def merged(student: Student) -> Student:

@@ -6,7 +6,7 @@ policy.json         taxonomy and thresholds
 tokenizer.json      fast tokenizer
 model/              transformers folder with the merged weights (safetensors)
 head.safetensors    the classification head
-trained_on.txt      content ids of the rows it learnt from, so that it never labels one of them as a teacher
+trained_on.txt      content ids of the rows whose human verdict it learnt, so that it never labels one as a teacher
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
 import tamis
 from tamis.errors import BundleError
-from tamis.network import Network, Pooling, bfloat16_is_fast, load_base, logits_of
+from tamis.network import Network, Pooling, bfloat16_is_fast, load_base, outputs_of
 from tamis.policy import Policy, parse_policy
 from tamis.records import Decision, Scorer, Scores, content_id
 from tamis.windows import Encoder, scores_of
@@ -74,10 +76,16 @@ class Moderator:
 
     def score(self, texts: Sequence[str]) -> list[Scores]:
         """Calibrated scores of texts, as every scorer gives them."""
-        if not texts:
-            return []
+        return self.scores_and_states(texts, ())[0] if texts else []
+
+    def scores_and_states(
+        self, texts: Sequence[str], layers: Sequence[int]
+    ) -> tuple[list[Scores], npt.NDArray[np.float16]]:
+        """Scores of texts, and states of some layers, (texts, layers, width), which are those of the first window."""
         windows = self.encoder.encode(texts)
-        return scores_of(logits_of(self.network, windows.ids), windows.owner, self.policy, self.spec.temperature)
+        logits, states = outputs_of(self.network, windows.ids, layers)
+        scores = scores_of(logits, windows.owner, self.policy, self.spec.temperature)
+        return scores, states[np.unique(windows.owner, return_index=True)[1]]
 
     def _decide(self, text: str, scores: Scores) -> Decision:
         return Decision(content_id(text), self.policy.actions.of(scores.risk), scores.category, scores, self.versions)

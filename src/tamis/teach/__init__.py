@@ -2,6 +2,6 @@
 
 from tamis.teach.audit import audit
 from tamis.teach.label import agreement_with_itself, label
-from tamis.teach.teachers import TEACHERS, Teacher, make_teacher, scorer_teacher
+from tamis.teach.teachers import TEACHERS, Teacher, local_teacher, make_teacher
 
-__all__ = ["TEACHERS", "Teacher", "agreement_with_itself", "audit", "label", "make_teacher", "scorer_teacher"]
+__all__ = ["TEACHERS", "Teacher", "agreement_with_itself", "audit", "label", "local_teacher", "make_teacher"]

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from tamis.records import Example, TeacherSignal
 from tamis.store import Store
 from tamis.teach.answers import average
 from tamis.teach.endpoint import fingerprint
-from tamis.teach.features import FeatureFile
+from tamis.teach.features import FeatureFile, kept_features
 from tamis.teach.prompt import Prompt, choose_style
 from tamis.teach.scoring import OptionScorer, Scored
 from tamis.teach.shots import make_shots
@@ -63,8 +65,12 @@ class CausalTeacher:
             risk=self.prompt.policy.risk(probabilities),
             prompt_hash=self._prompt_hash,
             prompt_tokens=sum(scored.tokens for scored in orders),
-            feature=self.features.add(example.id, orders[0].hidden.numpy()) if self.features is not None else None,
+            feature=self.features.add(example.id, orders[0].states.numpy()) if self.features is not None else None,
         )
+
+    def states(self, examples: Sequence[Example]) -> npt.NDArray[np.float16]:
+        """Hidden states of these examples as they would be kept, (rows, layers, width)."""
+        return np.stack([one.states.numpy().astype(np.float16) for one in self._order(examples, 0)])
 
 
 class ClassifierTeacher:
@@ -145,8 +151,9 @@ def transformers_teacher(
     shots = make_shots(config.few_shot, policy, gold)
     prompt = Prompt(policy, config.language, style, shots, config.orders)
     name = fingerprint(config, prompt, weights)
-    features = _features(name, model, store) if config.keep_features else None
-    return CausalTeacher(prompt, OptionScorer(model, tokenizer), name, features)
+    kept = kept_features(config, name, model.config.hidden_size, store)
+    scorer = OptionScorer(model, tokenizer, config.features)
+    return CausalTeacher(prompt, scorer, kept.name if kept else name, kept)
 
 
 def load(folder: Path) -> tuple[bool, Any, Any]:
@@ -168,13 +175,6 @@ def load(folder: Path) -> tuple[bool, Any, Any]:
         raise WeightsError(f"cannot load a teacher from {folder}: {str(error).splitlines()[0]}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier, model.to(device).eval(), tokenizer
-
-
-def _features(name: str, model: Any, store: Store | None) -> FeatureFile:
-    from tamis.models import home
-
-    folder = (store.folder if store else None) or home()
-    return FeatureFile(folder / "features" / name.replace(":", "-").replace("@", "-"), model.config.hidden_size)
 
 
 def folder_hash(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from tamis.teach.prompt import Message
 
@@ -17,11 +18,11 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class Scored:
-    """One text: probability mass of each option, the prompt's tokens, and the last hidden state, (width,)."""
+    """One text: probability mass of each option, tokens of the prompt, states of its last one, (layers, width)."""
 
     probabilities: dict[str, float]
     tokens: int
-    hidden: Tensor
+    states: Tensor
 
 
 class OptionScorer:
@@ -31,9 +32,10 @@ class OptionScorer:
     every option is scored to its end token, so that none is the beginning of another.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, layers: Sequence[int] = ()) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.layers = layers
         self._prefix: Ids = []
         self._cache: Any = None
 
@@ -48,7 +50,7 @@ class OptionScorer:
             rows = [{name: float(row[0, ids[0]].exp()) for name, ids in answers.items()} for row, _ in first]
         else:
             rows = self._whole(prompts, answers)
-        return [Scored(row, len(prompt), hidden) for row, prompt, (_, hidden) in zip(rows, prompts, first, strict=True)]
+        return [Scored(row, len(prompt), states) for row, prompt, (_, states) in zip(rows, prompts, first, strict=True)]
 
     def _whole(self, prompts: Sequence[Ids], answers: Mapping[str, Ids]) -> list[dict[str, float]]:
         """Probability of each whole answer with its end token; they are leaves of a trie, so they sum to at most 1."""
@@ -91,7 +93,7 @@ class OptionScorer:
 
     @torch.inference_mode()
     def last_logprobs(self, rows: Sequence[Ids], keep: int) -> list[tuple[Tensor, Tensor]]:
-        """Log-probabilities after each row's last `keep` tokens, (keep, vocabulary), and its last hidden state.
+        """Log-probabilities after each row's last `keep` tokens, (keep, vocabulary), and states, (layers, width).
 
         All rows must begin with the shared prefix.
         """
@@ -107,11 +109,14 @@ class OptionScorer:
             past_key_values=self._copies(len(rows)),
             use_cache=bool(shared),
             logits_to_keep=keep,
-            output_hidden_states=True,
+            output_hidden_states=bool(self.layers),
         )
         logprobs = done.logits.float().log_softmax(-1).cpu()
-        hidden = done.hidden_states[-1][:, -1].float().cpu()
-        return list(zip(logprobs, hidden, strict=True))
+        states = torch.empty(len(rows), len(self.layers), self.model.config.hidden_size)
+        for place, layer in enumerate(self.layers):
+            # Normalised as a bundle's are: a few dimensions a hundred times the others are all one would compare.
+            states[:, place] = layer_norm(done.hidden_states[layer][:, -1].float(), states.shape[-1:]).cpu()
+        return list(zip(logprobs, states, strict=True))
 
     def _copies(self, rows: int) -> Any:
         """The prefix's keys and values for each row; a copy, because a model appends to what it is given."""

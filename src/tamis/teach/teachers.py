@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import islice
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from tamis.config import TeacherConfig
 from tamis.errors import ConfigError, TeacherError
 from tamis.policy import Policy
-from tamis.records import Example, Scorer, TeacherSignal
+from tamis.records import Example, Scores, TeacherSignal
 from tamis.store import Store
+from tamis.teach.features import FeatureFile, kept_features
+
+BATCH = 16
 
 
 class Teacher(Protocol):
@@ -35,32 +42,60 @@ class Teacher(Protocol):
         """
 
 
-class ScorerTeacher:
-    """Anything that scores texts (a bundle, an earlier student) as the teacher."""
+class Local(Protocol):
+    """A model of this process that gives scores and the hidden states of some layers, (texts, layers, width)."""
 
-    def __init__(self, scorer: Scorer, policy: Policy, fingerprint: str, trained_on: frozenset[str]) -> None:
-        self.scorer = scorer
+    def __call__(self, texts: Sequence[str], layers: Sequence[int]) -> tuple[list[Scores], npt.NDArray[np.float16]]:
+        """Score texts."""
+
+
+class LocalTeacher:
+    """A bundle, or an earlier student, as the teacher; see `local_teacher`."""
+
+    def __init__(
+        self,
+        judge: Local,
+        policy: Policy,
+        fingerprint: str,
+        trained_on: frozenset[str],
+        layers: Sequence[int],
+        features: FeatureFile | None,
+    ) -> None:
+        self.judge = judge
         self.policy = policy
         self.fingerprint = fingerprint
         self.label_space = policy.label_space
         self.trained_on = trained_on
+        self.layers = layers
+        self.features = features
 
     def ask(self, examples: Iterable[Example]) -> Generator[TeacherSignal, None, None]:
-        """Signals of these examples, in their order.
+        """Signals of these examples, in their order, a batch at a time.
 
         Raises:
             TeacherError: it was trained on one of them, so its answer would be memory, not judgement.
         """
-        for example in examples:
-            if example.id in self.trained_on:
-                raise TeacherError(
-                    f"teacher {self.fingerprint} was trained on row {example.id}: label rows it has not seen,"
-                    " or train it without that part of the gold"
-                )
-            yield self._signal(example)
+        feed = iter(examples)
+        while batch := list(islice(feed, BATCH)):
+            for example in batch:
+                self._refuse_own(example)
+            scores, states = self.judge([example.text for example in batch], self.layers)
+            for example, one, state in zip(batch, scores, states, strict=True):
+                feature = self.features.add(example.id, state) if self.features is not None else None
+                yield self._signal(example, one, feature)
 
-    def _signal(self, example: Example) -> TeacherSignal:
-        scores = self.scorer([example.text])[0]
+    def states(self, examples: Sequence[Example]) -> npt.NDArray[np.float16]:
+        """Hidden states of these examples as they would be kept, (rows, layers, width)."""
+        return self.judge([example.text for example in examples], self.layers)[1]
+
+    def _refuse_own(self, example: Example) -> None:
+        if example.id in self.trained_on:
+            raise TeacherError(
+                f"teacher {self.fingerprint} was trained on row {example.id}: label rows it has not seen,"
+                " or train it without that part of the gold"
+            )
+
+    def _signal(self, example: Example, scores: Scores, feature: str | None) -> TeacherSignal:
         known = sum(scores.probabilities.values())
         return TeacherSignal(
             example_id=example.id,
@@ -71,19 +106,31 @@ class ScorerTeacher:
             probabilities=dict(scores.probabilities),
             known_mass=known,
             risk=scores.risk if known > 0 else None,
+            feature=feature,
         )
 
 
-def scorer_teacher(scorer: Scorer, policy: Policy, fingerprint: str, trained_on: frozenset[str]) -> Teacher:
-    """A bundle, or any other scorer, as the teacher.
+def local_teacher(
+    judge: Local,
+    policy: Policy,
+    fingerprint: str,
+    trained_on: frozenset[str],
+    config: TeacherConfig,
+    store: Store | None = None,
+) -> LocalTeacher:
+    """A bundle, or any other model of this process, as the teacher.
 
     Args:
-        scorer: texts to scores over the policy's categories.
+        judge: texts and layers to scores over the policy's categories and hidden states.
         policy: the policy it was made for.
-        fingerprint: name and hash of the scorer.
-        trained_on: content ids it was trained on; asking about one of them is refused.
+        fingerprint: name and hash of the model.
+        trained_on: content ids whose human verdict it was trained on; asking about one of them is refused.
+        config: `features`, the layers whose states are kept, and `live`.
+        store: where they are kept.
     """
-    return ScorerTeacher(scorer, policy, fingerprint, trained_on)
+    width = judge([" "], config.features)[1].shape[-1] if config.features else 0
+    kept = kept_features(config, fingerprint, width, store)
+    return LocalTeacher(judge, policy, kept.name if kept else fingerprint, trained_on, config.features, kept)
 
 
 def _openai(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
@@ -106,7 +153,7 @@ def _transformers(config: TeacherConfig, policy: Policy, gold: Sequence[Example]
 
 def _bundle(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:
     raise ConfigError(
-        "a teacher of kind bundle needs the bundle's scorer: `tamis run` opens it; from Python call scorer_teacher(...)"
+        "a teacher of kind bundle needs the bundle's scorer: `tamis run` opens it; from Python call local_teacher(...)"
     )
 
 
