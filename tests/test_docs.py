@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from tamis.cli import app
 from tamis.config import parse_config
-from tamis.policy import parse_policy
+from tamis.judge.lexicon import read_lexicon
+from tamis.policy import load_policy, parse_policy
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -145,6 +146,13 @@ def test_the_messages_of_the_errors_page_are_in_the_code() -> None:
 def test_the_policy_page_shows_a_policy_that_can_be_read() -> None:
     (example,) = fenced((DOCS / "policy.md").read_text(encoding="utf-8"), "yaml")
     assert parse_policy(example, where="docs/policy.md").benign == "normal"
+
+
+def test_the_evaluation_page_shows_a_lexicon_that_can_be_read(tmp_path: Path) -> None:
+    (example,) = fenced((DOCS / "evaluate.md").read_text(encoding="utf-8"), "text")
+    (tmp_path / "lexicon.tsv").write_text(example, encoding="utf-8")
+    lexicon = read_lexicon(tmp_path / "lexicon.tsv", load_policy("default"))
+    assert lexicon["gambling"] == {"送彩金": 4, "free spins": 2.5}
 
 
 def test_both_readmes_show_the_same_recipe_and_it_can_be_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from tamis.config import RunConfig, load_config
 from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
 from tamis.records import Example, content_id
-from tamis.stages import to_label
+from tamis.stages import baselines, to_label
 
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
 SAID = {
@@ -91,7 +92,8 @@ def test_text_to_bundle_and_a_rerun_does_nothing(
     out = tmp_path / "run"
     page = (out / "report" / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
-    assert (out / "report" / "metrics.json").is_file()
+    metrics = json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["models"]) == ["student", "teacher", "keyword", "nb", "svm", "svm_teacher"]
     decision = tamis.load(out / "bundle")(["赌博平台注册送彩金"])[0]
     assert set(decision.probabilities) == set(SAID)
     asked = sum(endpoint.asked.values())
@@ -147,6 +149,48 @@ def test_unknown_names_stop_before_any_work(
     with pytest.raises(ConfigError, match=known):
         run(load_config(recipe(), [setting]))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("evaluate.baselines=[keyword,svm_teacher]", "names 'svm_teacher' and there is no teacher: .* name 'svm'"),
+        ("evaluate.lexicon=none.tsv", r"cannot read lexicon none\.tsv"),
+    ],
+)
+def test_baselines_that_cannot_be_made_stop_before_any_work(
+    recipe: Callable[..., Path], tmp_path: Path, setting: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run(load_config(recipe(teacher={"kind": "none"}), [setting]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_linear_model_of_the_teachers_labels_is_shown_where_there_is_a_teacher(
+    recipe: Callable[..., Path],
+) -> None:
+    assert baselines(load_config(recipe())) == ("keyword", "nb", "svm", "svm_teacher")
+    assert baselines(load_config(recipe(), ["evaluate.baselines=[]"])) == ()
+    assert baselines(load_config(recipe(teacher={"kind": "none"}))) == ("keyword", "nb", "svm")
+
+
+def test_another_lexicon_in_the_same_file_is_measured_without_training_again(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    lexicon = tmp_path / "lexicon.tsv"
+    settings = ["data.gold=null", f"evaluate.lexicon={lexicon}", "evaluate.baselines=[keyword]"]
+    config, found = load_config(recipe(teacher={"kind": "none"}), settings), []
+    for term in ("彩金", "雪山"):
+        lexicon.write_text(f"{term}\tgambling\n", encoding="utf-8")
+        out = run(config, until="evaluate")
+        models = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["models"]
+        found.append((models["keyword"]["per_class"]["gambling"]["recall"]["value"], _stamp(tmp_path)))
+    assert [recall for recall, _ in found] == [1, 0]
+    assert found[0][1] == found[1][1]
+
+
+def _stamp(folder: Path) -> int:
+    return (folder / "run" / "distill" / "history.json").stat().st_mtime_ns
 
 
 def test_a_limit_takes_a_sample_not_the_first_class_of_the_file(recipe: Callable[..., Path]) -> None:

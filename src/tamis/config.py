@@ -260,7 +260,14 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """What is measured on the test split."""
 
-    baselines: tuple[str, ...] = Field(("keyword", "svm"), description="Names in judge/baselines.py.")
+    baselines: tuple[str, ...] | None = Field(
+        None,
+        description="Of `keyword`, `nb` and `svm`, and with `_teacher` added those of the teacher's labels; null takes"
+        " the three, and `svm_teacher` where there is a teacher, `[]` none.",
+    )
+    lexicon: str | None = Field(
+        None, description="File of `keyword`'s terms, see [evaluate](evaluate.md); mined from human labels without it."
+    )
     bootstrap: int = Field(1000, ge=100, description="Resamples behind each interval.")
     latency_rows: int = Field(100, ge=1, description="Texts timed one at a time.")
 

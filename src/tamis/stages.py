@@ -15,9 +15,10 @@ from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
 from tamis.errors import ConfigError, DataError, GateError
-from tamis.judge.baselines import BASELINES
+from tamis.judge.baselines import BASELINES, NAMES, TOLD, fit_baseline
 from tamis.judge.calibrate import apply_temperature, fit_temperature
 from tamis.judge.evaluate import evaluate
+from tamis.judge.lexicon import read_lexicon
 from tamis.judge.report import ReportContext, write_report
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
@@ -62,6 +63,8 @@ class Stages:
     def __init__(self, config: RunConfig, policy: Policy) -> None:
         self.config = config
         self.policy = policy
+        # Read before any work is done, so that a mistake in it costs none.
+        self.lexicon = read_lexicon(config.evaluate.lexicon, policy) if config.evaluate.lexicon else None
 
     def ingest(self, out: Path) -> Splits:
         """Read, clean, de-duplicate, split, check for leaks."""
@@ -178,8 +181,8 @@ class Stages:
         scorers = {"student": student}
         if labelled.signals:
             scorers["teacher"] = signals_scorer(labelled.signals, self.policy)
-        for name in self.config.evaluate.baselines:
-            scorers[name] = BASELINES[name](splits.train.gold, self.policy)
+        for name in baselines(self.config):
+            scorers[name] = fit_baseline(name, splits.train, labelled.signals, self.policy, self.lexicon)
         return scorers
 
     def _measured(self, evaluation: Evaluation, temperature: float) -> Measured:
@@ -268,10 +271,10 @@ def check(config: RunConfig) -> None:
     """Refuse names that no registry has before any work is done.
 
     Raises:
-        ConfigError: an unknown baseline, loss or tracker.
+        ConfigError: an unknown baseline, loss or tracker, or a baseline of the labels of no teacher.
     """
     named: dict[str, tuple[str, Iterable[str], Iterable[str]]] = {
-        "evaluate.baselines": ("baseline", config.evaluate.baselines, BASELINES),
+        "evaluate.baselines": ("baseline", baselines(config), NAMES),
         "objective.distill": ("loss", config.objective.distill, LOSSES),
         "train.report_to": ("tracker", config.train.report_to, LoggerType.list()),
     }
@@ -279,6 +282,10 @@ def check(config: RunConfig) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(f"{setting} names no {what} {name!r}; there are {', '.join(known)}")
+    for name in baselines(config):
+        if name.endswith(TOLD) and config.teacher.kind == "none":
+            bare = name.removesuffix(TOLD)
+            raise ConfigError(f"evaluate.baselines names {name!r} and there is no teacher: set one, or name {bare!r}")
     if compares_states(config.objective, config.train):
         _check_layers(config)
 
@@ -296,6 +303,13 @@ def _check_layers(config: RunConfig) -> None:
                 f"objective.layers compares layer {theirs} of the teacher and teacher.features keeps"
                 f" {list(config.teacher.features)}: add it there"
             )
+
+
+def baselines(config: RunConfig) -> tuple[str, ...]:
+    """The baselines named, or all of them; with a teacher also the linear model of its labels, a hard one to beat."""
+    if config.evaluate.baselines is not None:
+        return config.evaluate.baselines
+    return (*BASELINES, *(["svm_teacher"] if config.teacher.kind != "none" else []))
 
 
 def distil_inputs(config: RunConfig) -> Any:

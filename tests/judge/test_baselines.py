@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 
 from tamis.errors import DataError
-from tamis.judge.baselines import BASELINES, keyword, svm, terms
-from tamis.policy import Policy
-from tamis.records import Example
+from tamis.judge.baselines import BASELINES, fit_baseline, keyword, nb
+from tamis.policy import Policy, load_policy
+from tamis.records import Example, TeacherSignal, TrainSplit
 
 NAMES = sorted(BASELINES)
 
@@ -68,11 +72,92 @@ def test_a_keyword_list_finds_words_inside_a_text(examples: tuple[Example, ...],
     assert miss.evidence == ()
 
 
-def test_terms_are_words_and_runs_of_chinese() -> None:
-    assert terms("Ｆree 送彩金") == {"free", "送彩", "彩金", "送彩金"}
+@pytest.mark.parametrize("name", ["nb", "svm"])
+def test_probabilities_mean_what_they_say(name: str, small_policy: Policy) -> None:
+    said = {"送彩金上车": ("gambling", "fraud"), "收卡跑分日结": ("fraud", "gambling")}
+    # Three labels in ten are of the other class, so nobody can be right more often than in seven of ten.
+    wrong = random.Random(0)
+    rows = [
+        Example("", f"{text} {i}", "zh", "made", said[text][wrong.random() < 0.3]) for text in said for i in range(200)
+    ]
+    scores = BASELINES[name](rows, small_policy)([f"{text} {i}" for text in said for i in range(200, 300)])
+    sure = [max(score.probabilities.values()) for score in scores]
+    assert sum(sure) / len(sure) == pytest.approx(0.7, abs=0.05)
 
 
-def test_the_svm_trains_on_labels_of_a_teacher(examples: tuple[Example, ...], small_policy: Policy) -> None:
-    told = [replace(example, label="fraud" if example.label == "gambling" else example.label) for example in examples]
-    (score,) = svm(told, small_policy)(["注册就送彩金"])
-    assert score.category == "fraud"
+def test_naive_bayes_does_not_lose_a_rare_class_to_the_largest() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.naive_bayes import MultinomialNB
+
+    policy, texts = load_policy("default").only(["normal", "gambling"]), {}
+    for name in policy.ids:
+        lines = (resources.files("tamis.data") / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        texts[name] = [str(json.loads(line)["text"]) for line in lines]
+    shown = {"normal": texts["normal"][:200], "gambling": texts["gambling"][:20]}
+    rows = [Example("", text, "zh", "made", name) for name in shown for text in shown[name]]
+    score = nb(rows, policy)
+    found, mistaken = (
+        sum(one.category == "gambling" for one in score(texts[name][len(shown[name]) :]))
+        for name in ("gambling", "normal")
+    )
+    assert found > 20 > mistaken
+    # The multinomial kind, on the same features, hardly ever names another class than the largest.
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
+    other = MultinomialNB(alpha=0.1).fit(vectorizer.fit_transform([e.text for e in rows]), [e.label for e in rows])
+    assert sum(other.predict(vectorizer.transform(texts["gambling"][20:])) == "gambling") < 5
+
+
+TEXTS = ["注册就送彩金", "easy money no fee", "the soup needs salt", "今天彩金到账"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_baseline_can_learn_from_the_teacher(
+    name: str, examples: tuple[Example, ...], small_policy: Policy, make_signal: Callable[..., TeacherSignal]
+) -> None:
+    hidden = [replace(example, label=None) for example in examples]
+    mistaken = {"gambling": "fraud", "fraud": "fraud", "normal": "normal"}
+    signals, rows, wanted = {}, [], []
+    for i, (example, bare) in enumerate(zip(examples, hidden, strict=True)):
+        told = replace(example, label=mistaken[str(example.label)])
+        if i % 4 == 0:  # silent on an unlabelled row, which teaches nothing
+            rows.append(bare)
+        elif i % 4 == 1:  # a refusal leaves the human label, or no signal at all does
+            rows.append(example)
+            wanted.append(example)
+            if i % 8 == 1:
+                signals[example.id] = make_signal(told, outcome="refused", probabilities={})
+        else:  # an answer counts, whatever people said
+            rows.append(example if i % 4 == 2 else bare)
+            wanted.append(told)
+            signals[example.id] = make_signal(told)
+    found = fit_baseline(f"{name}_teacher", TrainSplit(tuple(rows)), signals, small_policy)(TEXTS)
+    assert found == BASELINES[name](wanted, small_policy)(TEXTS)
+    people = fit_baseline(name, TrainSplit(tuple(rows)), signals, small_policy)(TEXTS)
+    assert people == BASELINES[name]([row for row in rows if row.label], small_policy)(TEXTS)
+    assert people != found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_may_name_several_categories(
+    name: str, examples: tuple[Example, ...], small_policy: Policy, make_signal: Callable[..., TeacherSignal]
+) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    both, none = {"normal": 0.1, "gambling": 0.5, "fraud": 0.9}, {"normal": 0.8, "gambling": 0.4, "fraud": 0.1}
+    rows = TrainSplit(tuple(replace(example, label=None) for example in examples))
+    labels = [() if example.label == "normal" else ("gambling", "fraud") for example in examples]
+    signals = {e.id: make_signal(e, probabilities=none if e.label == "normal" else both) for e in examples}
+    found = fit_baseline(f"{name}_teacher", rows, signals, policy)(TEXTS)
+    wanted = [replace(row, labels=told) for row, told in zip(rows.examples, labels, strict=True)]
+    assert found == BASELINES[name](wanted, policy)(TEXTS)
+    assert found[0].probabilities["gambling"] == pytest.approx(found[0].probabilities["fraud"])
+
+
+def test_a_lexicon_of_the_user_is_the_keyword_list_and_nothing_else(
+    examples: tuple[Example, ...], small_policy: Policy
+) -> None:
+    train, lexicon = TrainSplit(examples), {"gambling": {"soup": 4.0}, "fraud": {}}
+    (given,) = fit_baseline("keyword", train, {}, small_policy, lexicon)(["the soup needs salt"])
+    assert (given.category, given.evidence) == ("gambling", ("soup",))
+    for name in ("keyword_teacher", "nb", "svm"):
+        (learnt,) = fit_baseline(name, train, {}, small_policy, lexicon)(["the soup needs salt"])
+        assert learnt.category == "normal"

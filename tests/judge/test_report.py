@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,11 +13,12 @@ import pytest
 
 from tamis.config import EvaluateConfig, ReportConfig
 from tamis.judge import charts
+from tamis.judge.baselines import NAMES
 from tamis.judge.charts import Axis, Series
 from tamis.judge.evaluate import evaluate
 from tamis.judge.report import ReportContext, markdown_cell, write_report
 from tamis.judge.result import Comparison, Estimate, Evaluation, Point
-from tamis.judge.verdict import verdict
+from tamis.judge.verdict import linear_models, verdict
 from tamis.judge.words import load_words
 from tamis.policy import Language, Policy
 from tamis.records import Example, Scorer, Scores, TestSplit
@@ -241,6 +242,26 @@ def test_the_verdict_says_whether_the_cost_is_earned(
     found = verdict(changed(evaluation, "svm", 1.0, difference), words)
     assert found.headline == words(headline)
     assert any(phrase in finding.text for finding in found.findings)
+
+
+def test_the_verdict_names_the_best_linear_model(
+    scorers: dict[str, Scorer], make_scorer: Callable[..., Scorer], examples: tuple[Example, ...], small_policy: Policy
+) -> None:
+    more = scorers | {"svm_teacher": make_scorer(0.8, seed=5), "nb": make_scorer(0.85, seed=6)}
+    found = evaluate(more, TestSplit(examples), small_policy, QUICK)
+    assert linear_models(found) == ["svm_teacher", "svm"]
+    told = {language: verdict(found, load_words(language)).findings for language in LANGUAGES}
+    assert any("It beats the linear model (teacher's labels), which reaches 0." in one.text for one in told["en"])
+    assert any("线性模型（教师标注）达到 0." in one.text and "学生模型比它高" in one.text for one in told["zh"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_baseline_has_a_name(language: Language) -> None:
+    words = load_words(language)
+    names = [words.model(name) for name in NAMES]
+    assert len(set(names)) == len(NAMES) >= 6
+    assert not set(names) & set(NAMES)
+    assert [words("labels_teacher") in name for name in names] == [name.endswith("_teacher") for name in NAMES]
 
 
 @pytest.mark.parametrize(

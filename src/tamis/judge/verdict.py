@@ -64,7 +64,7 @@ def verdict(evaluation: Evaluation, words: Words) -> Verdict:
 
 
 def linear_models(evaluation: Evaluation) -> list[str]:
-    """Names of the linear models among the comparisons, the best first; `svm_...` were trained on other labels."""
+    """Names of the linear models among the comparisons, the best first; `svm_teacher` was trained on other labels."""
     names = [name for name in evaluation.comparisons if name == LINEAR or name.startswith(f"{LINEAR}_")]
     return sorted(names, key=lambda name: -_value(evaluation, name))
 

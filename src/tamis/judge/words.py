@@ -28,12 +28,12 @@ class Words:
         return self.texts.get(f"{prefix}_{name}", name)
 
     def model(self, name: str) -> str:
-        """What a model is called; `svm_gold` is `linear model (gold)`."""
+        """What a model is called; `svm_teacher` is `linear model (teacher's labels)`."""
         first, _, rest = name.partition("_")
         known = self.texts.get(f"name_{first}")
         if known is None:
             return name
-        return f"{known} ({rest})" if rest else known
+        return self("labels", name=known, labels=self.known("labels", rest)) if rest else known
 
     def category(self, names: Mapping[str, Mapping[str, str]], category: str) -> str:
         """A category's short name in this language."""
