@@ -14,9 +14,9 @@ import time
 from importlib import resources
 from pathlib import Path
 
-from tamis.config import parse_config
 from tamis.data import prepare_splits
 from tamis.policy import load_policy
+from tamis.recipe import parse_config
 
 LENGTH = 30
 NEAR = 0.1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis import pipeline
-from tamis.config import load_config
+from tamis.recipe import load_config
 from tamis.records import content_id
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tamis.config import load_config
 from tamis.errors import ConfigError
+from tamis.recipe import load_config
 
 RECIPE = "name: t\ndata:\n  sources:\n    - path: a.jsonl\n    - path: ~/b.jsonl\nteacher: {kind: openai, model: m}\n"
 

@@ -20,9 +20,9 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from tamis.cli import app
-from tamis.config import parse_config
 from tamis.judge.lexicon import read_lexicon
 from tamis.policy import load_policy, parse_policy
+from tamis.recipe import parse_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from tests.teach.conftest import FakeEndpoint, serve
 
 import tamis
-from tamis.config import RunConfig, load_config
+from tamis.config import RunConfig
 from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
+from tamis.recipe import load_config
 from tamis.records import Example, content_id
 from tamis.stages import baselines, to_label
 

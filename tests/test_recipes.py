@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tamis.config import load_config
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
+from tamis.recipe import load_config
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))

@@ -43,8 +43,8 @@ def _verb(name: str, until: Stage, about: str, example: str) -> Callable[[Path, 
     """A command that runs a recipe up to one stage; earlier stages are reused where nothing changed."""
 
     def command(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
-        from tamis.config import load_config
         from tamis.pipeline import run
+        from tamis.recipe import load_config
         from tamis.show import announce, conclude
 
         config = load_config(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])

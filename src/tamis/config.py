@@ -5,16 +5,9 @@ Every setting is listed with its default in docs/configuration.md, which is gene
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from tamis.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SplitName = Literal["train", "validation", "calibration", "test"]
 
@@ -252,6 +245,11 @@ class TrainConfig(Section):
         "auto", description="Of the computation; `auto`: bfloat16 where the processor has it."
     )
     seed: int = Field(0, description="Of the head, the adapters, the order of rows and dropout.")
+    frozen_states: str | None = Field(
+        None,
+        description="Folder where the states above frozen layers are kept for other runs of the same rows; without it"
+        " each run computes its own and leaves none.",
+    )
     report_to: tuple[str, ...] = Field(
         ("tensorboard",), description="Trackers of accelerate: tensorboard, wandb, mlflow, ...; `[]` for none."
     )
@@ -307,102 +305,32 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a recipe; `overrides` are `dotted.key=value` with YAML values. ~ and $VARS in values are expanded.
+class VariantConfig(Section):
+    """One line of an experiment: the recipe with other settings."""
 
-    Raises:
-        ConfigError: no such file, not YAML, an unknown key or a value out of range.
-    """
-    path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"recipe {path} must be a mapping such as `name: my-run`, it is {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    return parse_config(_expanded(tree), where=str(path))
+    group: str = Field("", description="What it is shown with, such as `rank`.")
+    set: dict[str, Any] = Field(
+        {}, description="Settings of the recipe by dotted key, as `--set` takes them."
+    )
 
 
-def parse_config(tree: Any, where: str = "recipe") -> RunConfig:
-    """Check a recipe given as plain mappings.
+class ExperimentConfig(Section):
+    """Many students from one recipe: the same rows and teacher's answers, other objectives, models or ranks."""
 
-    Raises:
-        ConfigError: an unknown key or a value out of range.
-    """
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(error)}") from error
+    name: str = Field("experiment", description="Shown in the report.")
+    out: str = Field("runs/experiment", description="Folder of everything the experiment makes.")
+    recipe: str | dict[str, Any] = Field(description="A recipe's file, or its settings.")
+    variants: dict[str, VariantConfig] = Field(min_length=1, description="Students to train, by name.")
+    against: str = Field("A-lora", description="The variant the others are measured against.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Each variant is trained once a seed.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Students trained at a time; without it as many as processors, or GPUs, and memory allow.",
+    )
 
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"--set takes dotted.key=value, got {override!r}")
-    *parents, last = dotted.split(".")
-    node: Any = tree
-    for part in parents:
-        node = _child(node, part, override)
-    parsed = _parsed(value, override)
-    if isinstance(node, list):
-        node[_index(node, last, override)] = parsed
-    elif isinstance(node, dict):
-        node[last] = parsed
-    else:
-        raise ConfigError(f"--set {override}: {'.'.join(parents)} holds a value, not settings")
-
-
-def _parsed(value: str, override: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"--set {override}: the value is not YAML ({reason}): close or quote it") from error
-
-
-def _child(node: Any, part: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, override)]
-    if not isinstance(node, dict):
-        raise ConfigError(f"--set {override}: {part} is inside a value, not inside settings")
-    return node.setdefault(part, {})
-
-
-def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(f"--set {override}: {part!r} must be a number from 0 to {len(node) - 1}")
-    return int(part)
-
-
-def _expanded(value: Any) -> Any:
-    if isinstance(value, str):
-        return os.path.expandvars(str(Path(value).expanduser()) if value.startswith("~") else value)
-    if isinstance(value, dict):
-        return {key: _expanded(item) for key, item in value.items()}
-    return [_expanded(item) for item in value] if isinstance(value, list) else value
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return f"unknown setting {place!r}, {hint}"
-    if first["type"] == "missing":
-        return f"{place!r} is missing"
-    return f"{place}: {first['msg']}, got {first['input']!r}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = RunConfig
-    for part in location:
-        if isinstance(part, str) and part in section.model_fields:
-            annotation = section.model_fields[part].annotation
-            section = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return list(section.model_fields)
+    @model_validator(mode="after")
+    def _measured_against(self) -> Self:
+        if self.against not in self.variants:
+            raise ValueError(f"against is {self.against!r}, the variants are {', '.join(self.variants)}")
+        return self

@@ -314,7 +314,7 @@ def baselines(config: RunConfig) -> tuple[str, ...]:
 
 def distil_inputs(config: RunConfig) -> Any:
     """What decides the student; where progress is reported to and how often it is saved do not."""
-    idle = {"report_to", "checkpoint_seconds"}
+    idle = {"report_to", "checkpoint_seconds", "frozen_states"}
     return [config.student.model_dump(), config.objective.model_dump(), config.train.model_dump(exclude=idle)]
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tamis.config import RunConfig, parse_config
+from tamis.config import RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.card import LENGTHS, SPLITS, WORDS, length_bucket, render
 from tamis.data.files import atomic, write_lines
 from tamis.errors import DataError, LeakError
 from tamis.policy import Policy
+from tamis.recipe import parse_config
 
 Write = Callable[..., Path]
 LONG = "今天晚上八点在人民广场东边的咖啡馆门口见面记得带上身份证和学生证还有那本蓝色封面的书"

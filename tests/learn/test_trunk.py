@@ -66,6 +66,26 @@ def test_frozen_layers_computed_once_give_the_weights_of_computing_them_always(
         torch.testing.assert_close(kept[name], weight, rtol=1e-3, atol=1e-4)
 
 
+def test_kept_states_serve_the_next_run_of_the_same_rows_and_no_other(
+    base: Path, small_policy: Policy, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    def run(name: str, rows: tuple[Example, ...]) -> dict[str, torch.Tensor]:
+        student = student_of(base, small_policy, lora={"layers": 1})
+        config = QUICK.model_copy(update={"frozen_states": str(tmp_path / "kept")})
+        splits = TrainSplit(rows[::2]), ValidationSplit(rows[1::2])
+        training.train(student, *splits, Knowledge(), ObjectiveConfig(), config, tmp_path / name)
+        return student.trained()
+
+    first = run("first", examples)
+    (kept,) = (tmp_path / "kept").iterdir()
+    stamp = kept.stat().st_mtime_ns
+    for name, weight in run("second", examples).items():
+        torch.testing.assert_close(weight, first[name], rtol=0, atol=0)
+    assert kept.stat().st_mtime_ns == stamp
+    run("other rows", examples[:-4])
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
 def test_the_layers_below_the_lowest_adapter_are_frozen(base: Path, small_policy: Policy) -> None:
     expected = [({}, 0), ({"lora": {"layers": 1}}, 1), ({"mode": "head"}, 2), ({"mode": "full"}, 0)]
     for changes, depth in expected:

@@ -142,7 +142,7 @@ class Trainer:
                     f"objective.layers compares layer {layer} of the student, which is frozen: adapt more layers"
                     " (student.lora.layers) or compare an upper one"
                 )
-        self.trunk = Trunk(network, depth, self.rows.ids, self.config.precision, self.out) if depth else None
+        self.trunk = Trunk(network, depth, self.rows.ids, self.config, self.out) if depth else None
 
     def _step(self, stage: Stage) -> dict[str, float]:
         """One optimiser step; returns the value of each term."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from tamis.config import TrainConfig
 from tamis.errors import TrainingError
 from tamis.network import Network, by_length, layers_of, mixed_precision, pad
 
@@ -21,7 +24,7 @@ SPARE = 1 << 30
 
 
 class Trunk:
-    """Hidden states of some rows above the frozen layers, in a memory-mapped file that leaves nothing behind.
+    """Hidden states of some rows above the frozen layers, in a memory-mapped file.
 
     Dropout inside the frozen layers, where a model has any, is off.
 
@@ -29,27 +32,58 @@ class Trunk:
         network: the student's; its lowest layers are frozen.
         depth: how many of them, at least 1.
         rows: token ids.
-        precision: of the computation, as in `TrainConfig`.
-        folder: where the file is made; it takes width times bytes for each token.
+        config: `precision` of the computation, and `frozen_states`, the folder in which other runs find the file.
+        folder: where the file is made and left behind by nobody, without `frozen_states`; it takes width times bytes
+            for each token.
 
     Raises:
         TrainingError: the disk cannot hold the states.
     """
 
     def __init__(
-        self, network: Network, depth: int, rows: Sequence[Sequence[int]], precision: str, folder: Path
+        self, network: Network, depth: int, rows: Sequence[Sequence[int]], config: TrainConfig, folder: Path
     ) -> None:
         self.layers, self.depth = layers_of(network.base), depth
         self.lengths = [len(row) for row in rows]
         self.starts = [0, *accumulate(self.lengths)]
         self.device = network.head.weight.device
         network.eval()
-        self.states = _mapped(self.starts[-1], self._computed(network, rows[:1], precision), folder)
+        like = self._computed(network, rows[:1], config.precision)
+        if config.frozen_states is None:
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                self.states = self._filled(network, rows, config.precision, Path(file.name), like)
+            return
+        kept = Path(config.frozen_states) / f"{self._digest(network, rows, config.precision)}.states"
+        if kept.is_file():
+            self.states = _mapped(kept, self.starts[-1], like)
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+            self.states = self._filled(network, rows, config.precision, Path(file.name), like)
+        Path(file.name).replace(kept)
+
+    def _filled(
+        self, network: Network, rows: Sequence[Sequence[int]], precision: str, path: Path, like: Tensor
+    ) -> Tensor:
+        """States of all rows, end to end, in a file."""
+        _make_room(path, self.starts[-1], like)
+        found = _mapped(path, self.starts[-1], like)
         parts = list(by_length(self.lengths, tokens=4096))
         for part in track(parts, "frozen layers", console=Console(stderr=True), transient=True):
             states = self._computed(network, [rows[i] for i in part], precision)
             for i, one in zip(part, states, strict=True):
-                self.states[self.starts[i] : self.starts[i + 1]] = one[: self.lengths[i]]
+                found[self.starts[i] : self.starts[i + 1]] = one[: self.lengths[i]]
+        return found
+
+    def _digest(self, network: Network, rows: Sequence[Sequence[int]], precision: str) -> str:
+        """Of all that decides the states: the weights they pass through, the rows, the precision."""
+        digest = hashlib.sha256(json.dumps([precision, self.depth, list(rows)]).encode())
+        upper = {id(p) for layer in list(self.layers)[self.depth :] for p in layer.parameters()}
+        for name, weight in network.base.named_parameters():
+            if id(weight) not in upper:
+                digest.update(name.encode())
+                digest.update(weight.detach().contiguous().view(torch.uint8).cpu().numpy().data)
+        return digest.hexdigest()[:24]
 
     @contextmanager
     def of(self, part: Sequence[int]) -> Iterator[None]:
@@ -103,14 +137,18 @@ class _Holding(nn.Module):
         return self.states
 
 
-def _mapped(tokens: int, like: Tensor, folder: Path) -> Tensor:
+def _make_room(path: Path, tokens: int, like: Tensor) -> None:
     size = tokens * like.shape[-1] * like.element_size()
-    if size + SPARE > shutil.disk_usage(folder).free:
+    if size + SPARE > shutil.disk_usage(path.parent).free:
         raise TrainingError(
-            f"{folder} has no room for {size / 1e9:.1f} GB of hidden states: free some, or adapt all layers"
+            f"{path.parent} has no room for {size / 1e9:.1f} GB of hidden states: free some, or adapt all layers"
             " (student.lora.layers: null)"
         )
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with path.open("r+b") as file:
         file.truncate(size)
-        flat = torch.from_file(file.name, shared=True, size=size // like.element_size(), dtype=like.dtype)
+
+
+def _mapped(path: Path, tokens: int, like: Tensor) -> Tensor:
+    """(tokens, width) of a file of that size; `like` has its width and type."""
+    flat = torch.from_file(str(path), shared=True, size=tokens * like.shape[-1], dtype=like.dtype)
     return flat.view(tokens, like.shape[-1])
