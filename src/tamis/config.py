@@ -162,7 +162,7 @@ class TeachingConfig(TeacherConfig):
             )
         wrong = next((kind for kind in kinds if kind in ("none", "ensemble")), None)
         if wrong:
-            raise ValueError(f"a member of an ensemble is one teacher, not of kind {wrong}: list single teachers alone")
+            raise ValueError(f"a member of an ensemble is one teacher, not of kind {wrong}: name single teachers")
         # A budget that nobody keeps would be worse than none.
         idle = sorted(self.model_fields_set - {"kind", "label", "limit", "members", "combine", "weights"})
         if self.kind == "ensemble" and idle:
@@ -174,7 +174,7 @@ class TeachingConfig(TeacherConfig):
         if self.weights and self.combine != "mean":
             raise ValueError(f"`weights` are those of a mean, not of {self.combine}: leave them out")
         if self.weights and len(self.weights) != len(self.members):
-            raise ValueError(f"got {len(self.weights)} `weights` for {len(self.members)} members: give one a member")
+            raise ValueError(f"got {len(self.weights)} `weights` for {len(self.members)} members: give one for each")
         if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf")):
             raise ValueError("`weights` must be numbers from 0 up, not all of them 0: give each member its share")
         return self

@@ -13,8 +13,10 @@ Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
 """No answer, or no known truth."""
 SMOOTHING = 1.0
-"""Answers a member is taken to have given to each true category, spread over all answers: a mistake that a few labels do
-not show is rare, not impossible."""
+"""Answers a member is taken to have given to each true category, spread over all answers.
+
+A mistake that a few labels do not show is rare, not impossible.
+"""
 ITERATIONS = 200
 STILL = 1e-6
 

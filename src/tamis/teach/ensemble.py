@@ -132,9 +132,8 @@ def disagreement(answers: Sequence[Distribution]) -> float:
     """How far answers are apart, in [0, 1]: 0 where all say the same, or only one answered.
 
     Their Jensen-Shannon divergence H(mean) - mean H (Lin, 1991) over its bound, ln of the number of answers or of
-    categories, whichever is smaller. It is taken among the answers, not to the combined one, because a combination surer
-    or less sure than its members is no disagreement of theirs. With several labels a text the category most disputed
-    counts.
+    categories, whichever is smaller. It is taken among the answers, not to the combined one: a combination that is surer
+    than its members is no disagreement of theirs. With several labels a text the category most disputed counts.
     """
     if len(answers) < 2:
         return 0.0
