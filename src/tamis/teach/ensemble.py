@@ -22,7 +22,8 @@ Distribution = Mapping[str, float]
 Answers = Sequence[Mapping[str, TeacherSignal]]
 """What each member said, by example id; a row it was not asked about is absent."""
 
-WORST_FIRST: tuple[Outcome, ...] = ("refused", "unparsable", "failed")
+UNANSWERED: tuple[Outcome, ...] = ("refused", "unparsable", "failed")
+"""What a row is called that nobody answered: the first that any member said."""
 NOT = ""
 """The other answer to whether a text has a category."""
 
@@ -115,7 +116,7 @@ def has_answer(signal: TeacherSignal | None) -> bool:
 
 def _outcome(signals: Iterable[TeacherSignal]) -> Outcome:
     said = {signal.outcome for signal in signals}
-    return next(outcome for outcome in WORST_FIRST if outcome in said)
+    return next(outcome for outcome in UNANSWERED if outcome in said)
 
 
 def _questions(told: Mapping[int, TeacherSignal], policy: Policy) -> list[dict[int, Distribution]]:
@@ -132,8 +133,8 @@ def disagreement(answers: Sequence[Distribution]) -> float:
     """How far answers are apart, in [0, 1]: 0 where all say the same, or only one answered.
 
     Their Jensen-Shannon divergence H(mean) - mean H (Lin, 1991) over its bound, ln of the number of answers or of
-    categories, whichever is smaller. It is taken among the answers, not to the combined one: a combination that is surer
-    than its members is no disagreement of theirs. With several labels a text the category most disputed counts.
+    categories, whichever is smaller. It is taken among the answers, not to the combined one, which may be surer than
+    they are although they agree. With several labels a text the category most disputed counts.
     """
     if len(answers) < 2:
         return 0.0
