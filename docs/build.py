@@ -28,11 +28,11 @@ value is YAML and `0` addresses the first item of a list (`--set data.sources.0.
 
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every section with its dotted name, outer ones first."""
+    """Every section with its dotted name, outer ones first; one that repeats its parent's settings once."""
     yield prefix, model
     for name, field in model.model_fields.items():
         inner = section_of(field.annotation)
-        if inner:
+        if inner and not issubclass(model, inner):
             yield from sections(inner, f"{prefix}.{name}".strip("."))
 
 

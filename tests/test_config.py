@@ -56,3 +56,45 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, sentence: str) -
         load_config(tmp_path / "r.yaml")
     with pytest.raises(ConfigError, match="cannot read recipe"):
         load_config(tmp_path / "none.yaml")
+
+
+ONE = "{kind: openai, model: m}"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        ("{kind: ensemble}", "needs two or more `members`, it has 0"),
+        (f"{{kind: ensemble, members: [{ONE}]}}", "needs two or more `members`, it has 1"),
+        (f"{{kind: openai, model: m, members: [{ONE}, {ONE}]}}", "a teacher of kind openai has no `members`"),
+        (f"{{kind: ensemble, members: [{ONE}, {{kind: ensemble}}]}}", "is one teacher, not of kind ensemble"),
+        (f"{{kind: ensemble, members: [{ONE}, {{kind: none}}]}}", "is one teacher, not of kind none"),
+        (f"{{kind: ensemble, members: [{ONE}, {{kind: gguf}}]}}", r"members\.1: .*kind gguf needs `model`"),
+        (
+            f"{{kind: ensemble, budget: {{tokens: 9}}, votes: 3, members: [{ONE}, {ONE}]}}",
+            "is not asked itself: move budget, votes into its `members`",
+        ),
+        (f"{{kind: ensemble, members: [{ONE}, {ONE}], weights: [1]}}", "got 1 `weights` for 2 members"),
+        (f"{{kind: ensemble, members: [{ONE}, {ONE}], weights: [1, -1]}}", "must be numbers from 0 up"),
+        (f"{{kind: ensemble, members: [{ONE}, {ONE}], weights: [0, 0]}}", "must be numbers from 0 up"),
+        (f"{{kind: ensemble, members: [{ONE}, {ONE}], weights: [1, .inf]}}", "must be numbers from 0 up"),
+        (
+            f"{{kind: ensemble, combine: majority, members: [{ONE}, {ONE}], weights: [1, 1]}}",
+            "are those of a mean, not of majority",
+        ),
+        (
+            f"{{kind: ensemble, members: [{ONE}, {{kind: openai, model: m, limit: 5}}]}}",
+            r"unknown setting 'teacher\.members\.1\.limit'",
+        ),
+    ],
+)
+def test_an_ensemble_that_does_not_fit_together(recipe: Path, teacher: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(recipe, [f"teacher={teacher}"])
+
+
+def test_a_recipe_of_several_teachers_can_be_tried_without_any(recipe: Path) -> None:
+    several = f"teacher={{kind: ensemble, limit: 5, members: [{ONE}, {ONE}], weights: [1, 3]}}"
+    config = load_config(recipe, [several, "teacher.members.1.budget.tokens=9"])
+    assert [member.budget.tokens for member in config.teacher.members] == [None, 9]
+    assert load_config(recipe, [several, "teacher.kind=none"]).teacher.kind == "none"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
-from tests.teach.conftest import FakeEndpoint, serve
+from tests.teach.conftest import FakeEndpoint, running
 
 import tamis
 from tamis.config import RunConfig
@@ -24,6 +24,7 @@ from tamis.recipe import load_config
 from tamis.records import Example, content_id
 from tamis.stages import baselines, to_label
 
+REFUSAL = (400, {"error": {"message": "Content Exists Risk"}}, {})
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
 SAID = {
     "normal": "正常聊天{}去公园散步遇到老朋友",
@@ -34,11 +35,8 @@ SAID = {
 
 @pytest.fixture
 def endpoint() -> Iterator[FakeEndpoint]:
-    fake = FakeEndpoint()
-    server = serve(fake)
-    yield fake
-    server.shutdown()
-    server.server_close()
+    with running() as fake:
+        yield fake
 
 
 @pytest.fixture
@@ -102,6 +100,36 @@ def test_text_to_bundle_and_a_rerun_does_nothing(
     run(config)
     assert sum(endpoint.asked.values()) == asked
     assert (out / "bundle" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_second_teacher_takes_what_the_first_refuses(
+    recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    endpoint.rule = lambda _body, text, _times: REFUSAL if "赌博" in text else None
+    with running() as second:
+        member = {"kind": "openai", "model": "m", "few_shot": {"n": 3}, "self_check": 0}
+        members = [member | {"base_url": one.url} for one in (endpoint, second)]
+        path = recipe(teacher={"kind": "ensemble", "combine": "fallback", "members": members})
+        run(load_config(path), until="report")
+        refused = {text for text in endpoint.asked if "赌博" in text}
+        nothing = {"", "N/A", "无", "……", "今天天气不错。"}
+        assert refused
+        assert set(second.asked) == refused | nothing, "rows the first refused, and the questions about nothing"
+        before = endpoint.asked + second.asked
+        store = tmp_path / "run" / "store.sqlite"
+        run(load_config(path, [f"out={tmp_path / 'again'}", f"store={store}"]), until="label")
+        assert endpoint.asked + second.asked == before
+    signals = [json.loads(line) for line in (tmp_path / "run" / "label" / "signals.jsonl").read_text().splitlines()]
+    assert len(signals) >= 40
+    assert {signal["outcome"] for signal in signals} == {"ok"}
+    assert {signal["teacher"].partition("@")[0] for signal in signals} == {"ensemble:fallback"}
+    audit = json.loads((tmp_path / "run" / "label" / "audit.json").read_text())
+    first, other = audit["members"]
+    assert first["outcomes"]["refused"] == other["rows"] > 0
+    assert audit["macro_f1"] > first["macro_f1"]
+    page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
+    assert first["name"] in page
+    assert other["name"] in page
 
 
 def test_a_single_stage_stops_there(recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tamis.recipe import load_config
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
-KINDS = {"openai", "gguf", "bundle", "none"}
+KINDS = {"openai", "gguf", "bundle", "ensemble", "none"}
 
 
 def test_there_are_enough_recipes() -> None:

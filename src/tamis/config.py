@@ -92,8 +92,8 @@ class FewShotConfig(Section):
 class TeacherConfig(Section):
     """Who labels, and how it is asked."""
 
-    kind: Literal["openai", "gguf", "transformers", "bundle", "none"] = Field(
-        "none", description="`none`: train on human labels alone."
+    kind: Literal["openai", "gguf", "transformers", "bundle", "ensemble", "none"] = Field(
+        "none", description="`ensemble`: the `members` together. `none`: train on human labels alone."
     )
     model: str = Field(
         "", description="Model name at the endpoint, catalogue name, hub id, folder, GGUF file or bundle."
@@ -115,8 +115,6 @@ class TeacherConfig(Section):
     timeout: float = Field(60.0, gt=0, description="Seconds a request.")
     retries: int = Field(5, ge=0, description="Further attempts after 408, 409, 429, 5xx and lost connections.")
     budget: BudgetConfig = BudgetConfig()
-    label: Literal["all", "unlabelled"] = Field("all", description="Which training rows are labelled.")
-    limit: int | None = Field(None, ge=1, description="Label at most this many training rows.")
     self_check: int = Field(20, ge=0, description="Validation rows asked twice to measure agreement with itself.")
     features: tuple[int, ...] = Field(
         (),
@@ -126,8 +124,56 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        if self.kind != "none" and not self.model:
+        if self.kind not in ("none", "ensemble") and not self.model:
             raise ValueError(f"a teacher of kind {self.kind} needs `model`")
+        return self
+
+
+class TeachingConfig(TeacherConfig):
+    """Who labels which rows: one teacher, or several together."""
+
+    label: Literal["all", "unlabelled"] = Field("all", description="Which training rows are labelled.")
+    limit: int | None = Field(None, ge=1, description="Label at most this many training rows.")
+    members: tuple[TeacherConfig, ...] = Field(
+        (),
+        description="With `kind: ensemble`: two or more teachers, each with the settings of `teacher` that stand above"
+        " `teacher.label`, its own budget among them.",
+    )
+    combine: Literal["mean", "confidence", "majority", "dawid_skene", "fallback"] = Field(
+        "mean",
+        description="How the members' answers become one; `fallback`: each member is asked only about rows that none"
+        " before it answered.",
+    )
+    weights: tuple[float, ...] = Field(
+        (), description="Of the members in a `mean`; without them how reliable each is on validation gold."
+    )
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        kinds = [member.kind for member in self.members]
+        if self.kind not in ("none", "ensemble") and kinds:
+            raise ValueError(f"a teacher of kind {self.kind} has no `members`: set `kind: ensemble`, or leave them out")
+        if self.kind == "ensemble" and len(kinds) < 2:
+            raise ValueError(
+                f"an ensemble needs two or more `members`, it has {len(kinds)}: add some, or name one teacher"
+            )
+        wrong = next((kind for kind in kinds if kind in ("none", "ensemble")), None)
+        if wrong:
+            raise ValueError(f"a member of an ensemble is one teacher, not of kind {wrong}: name single teachers")
+        # A budget that nobody keeps would be worse than none.
+        idle = sorted(self.model_fields_set - {"kind", "label", "limit", "members", "combine", "weights"})
+        if self.kind == "ensemble" and idle:
+            raise ValueError(f"an ensemble is not asked itself: move {', '.join(idle)} into its `members`")
+        return self
+
+    @model_validator(mode="after")
+    def _weighs(self) -> Self:
+        if self.weights and self.combine != "mean":
+            raise ValueError(f"`weights` are those of a mean, not of {self.combine}: leave them out")
+        if self.weights and len(self.weights) != len(self.members):
+            raise ValueError(f"got {len(self.weights)} `weights` for {len(self.members)} members: give one for each")
+        if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf")):
+            raise ValueError("`weights` must be numbers from 0 up, not all of them 0: give each member its share")
         return self
 
 
@@ -296,7 +342,7 @@ class RunConfig(Section):
     )
     policy: PolicyConfig = PolicyConfig()
     data: DataConfig
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeachingConfig = TeachingConfig()
     student: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
@@ -309,9 +355,7 @@ class VariantConfig(Section):
     """One line of an experiment: the recipe with other settings."""
 
     group: str = Field("", description="What it is shown with, such as `rank`.")
-    set: dict[str, Any] = Field(
-        {}, description="Settings of the recipe by dotted key, as `--set` takes them."
-    )
+    set: dict[str, Any] = Field({}, description="Settings of the recipe by dotted key, as `--set` takes them.")
 
 
 class ExperimentConfig(Section):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Outcome = Literal["ok", "refused", "unparsable", "failed"]
-Method = Literal["logprobs", "votes", "verbalised", "local_logits"]
+Method = Literal["logprobs", "votes", "verbalised", "local_logits", "mixed"]
 Action = Literal["pass", "review", "block"]
 
 
@@ -94,7 +94,8 @@ class TeacherSignal:
     """What one teacher said of one example; a refusal is a signal too.
 
     `probabilities` go over the policy's categories and sum to at most 1; `known_mass` is that sum before any
-    correction, the rest went to tokens that name no category.
+    correction, the rest went to tokens that name no category. `disagreement` is how far the members of an ensemble are
+    apart, in [0, 1]; None for one teacher. The method is `mixed` where they were asked in several ways.
     """
 
     example_id: str
@@ -112,6 +113,7 @@ class TeacherSignal:
     completion_tokens: int = 0
     cost: float = 0.0
     feature: str | None = None
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

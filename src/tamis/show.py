@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 def announce(config: RunConfig, until: str) -> None:
     """Say what a run will do before it does it."""
-    teacher = f"{config.teacher.kind} {config.teacher.model}" if config.teacher.kind != "none" else "none"
+    named = config.teacher.members if config.teacher.kind == "ensemble" else (config.teacher,)
+    teacher = " and ".join("none" if one.kind == "none" else f"{one.kind} {one.model}" for one in named)
     log.info(
         "%s up to %s: teacher %s, student %s, folder %s", config.name, until, teacher, config.student.model, config.out
     )

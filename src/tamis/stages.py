@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import LoggerType
 
-from tamis.config import RunConfig
+from tamis.config import RunConfig, TeacherConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
 from tamis.errors import ConfigError, DataError, GateError
@@ -35,6 +35,7 @@ from tamis.store import Store
 from tamis.teach.audit import audit
 from tamis.teach.features import FeatureFile, features_folder, kept_states, live_states
 from tamis.teach.label import label
+from tamis.teach.members import Ensemble, Member, audit_together, label_together
 from tamis.teach.teachers import Teacher, local_teacher, make_teacher
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,9 @@ class Stages:
     def _ask(self, splits: Splits) -> Labelled:
         config = self.config.teacher
         with self._store() as store:
-            teacher = self._teacher(splits, store)
+            if config.kind == "ensemble":
+                return self._ask_together(splits, store)
+            teacher = self._teacher(config, splits, store)
             page = audit(
                 teacher, splits.validation, splits.train, store, config, self.policy, self.config.report.language
             )
@@ -101,8 +104,15 @@ class Stages:
     def _store(self) -> Store:
         return Store.open(self.config.store or Path(self.config.out) / "store.sqlite")
 
-    def _teacher(self, splits: Splits, store: Store) -> Teacher:
+    def _ask_together(self, splits: Splits, store: Store) -> Labelled:
         config = self.config.teacher
+        members = tuple(Member(self._teacher(member, splits, store), member) for member in config.members)
+        ensemble = Ensemble(members, config, self.policy, store)
+        page = audit_together(ensemble, splits.validation, splits.train, self.config.report.language)
+        rows = to_label(splits.train.examples, self.config)
+        return Labelled(label_together(rows, splits.validation, splits.test.gold, ensemble), page)
+
+    def _teacher(self, config: TeacherConfig, splits: Splits, store: Store) -> Teacher:
         if config.kind != "bundle":
             return make_teacher(config, self.policy, splits.train.gold, store)
         bundle = load_bundle(config.model)
@@ -147,7 +157,7 @@ class Stages:
         chosen = [config.features.index(theirs) for theirs, _ in self.config.objective.layers]
         with self._store() as store:
             if config.live:
-                return live_states(self._teacher(splits, store), chosen)
+                return live_states(self._teacher(config, splits, store), chosen)
             names = {str(signal.feature).partition("#")[0] for signal in signals.values() if signal.feature}
             if len(names) != 1:
                 raise DataError("the teacher left no hidden states behind: remove the `label` folder and label again")
@@ -260,11 +270,15 @@ def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
 
 
 def label_inputs(config: RunConfig) -> Any:
-    """What decides the teacher's answers: settings, and its weights where they are local files."""
-    manifest = Path(config.teacher.model) / "manifest.json"
-    weights = manifest if manifest.is_file() else Path(config.teacher.model)
-    stamp = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else None
-    return [config.teacher.model_dump(), config.report.language, stamp]
+    """What decides the teachers' answers: settings, and their weights where they are local files."""
+    stamps = [_stamp(teacher.model) for teacher in (config.teacher, *config.teacher.members)]
+    return [config.teacher.model_dump(), config.report.language, stamps]
+
+
+def _stamp(model: str) -> list[int] | None:
+    manifest = Path(model) / "manifest.json"
+    weights = manifest if manifest.is_file() else Path(model)
+    return [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else None
 
 
 def check(config: RunConfig) -> None:

@@ -124,6 +124,24 @@ def test_the_page_needs_nothing_else(
     assert not re.search(r"url\(|@import|@font-face", html)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_teachers_of_an_ensemble_are_told_apart(
+    language: Language, evaluation: Evaluation, context: ReportContext, tmp_path: Path
+) -> None:
+    first = {"name": "openai:big@1", "rows": 40, "macro_f1": 0.6125, "outcomes": {"refused": 10}, "reliability": 0.51}
+    members = [first | {"tokens": 1234, "cost": 0.25}, {"name": "gguf:small@2", "rows": 0, "reliability": 0.0}]
+    members[1] |= {"tokens": 0, "cost": 0.0}
+    pair = {"members": ["openai:big@1", "gguf:small@2"], "kappa": None, "rows": 0}
+    added = {"combine": "fallback", "disagreement": 0.125, "members": members, "kappa": [pair]}
+    context = replace(context, audit={**(context.audit or {}), **added})
+    _, markdown = written(evaluation, context, tmp_path, language=language)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
+    assert ["openai:big@1", "40", "0.613", "25.0 %", "0.510", "1,234", "0.25"] in lines
+    assert ["gguf:small@2", "0", "–", "–", "0.000", "0", "0"] in lines
+    assert ["openai:big@1", "gguf:small@2", "–", "0"] in lines
+    assert [load_words(language)("audit_combine"), load_words(language)("combine_fallback")] in lines
+
+
 def test_both_languages_have_the_same_strings() -> None:
     english, chinese = (load_words(language).texts for language in LANGUAGES)
     assert len(english) > 150

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -110,17 +111,30 @@ def serve(endpoint: FakeEndpoint) -> ThreadingHTTPServer:
 
     server = Server(("127.0.0.1", 0), Handler)
     endpoint.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     return server
 
 
-@pytest.fixture
-def endpoint() -> Iterator[FakeEndpoint]:
+@contextmanager
+def running() -> Iterator[FakeEndpoint]:
     fake = FakeEndpoint()
     server = serve(fake)
     yield fake
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    with running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def second() -> Iterator[FakeEndpoint]:
+    """Another one, for whom the first refuses."""
+    with running() as fake:
+        yield fake
 
 
 @pytest.fixture

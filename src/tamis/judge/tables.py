@@ -115,6 +115,41 @@ def audit_tables(audit: Mapping[str, Any], words: Words, named: Named) -> Iterat
         ]
         columns = (words(f"metric_{figure}") for figure in figures)
         yield Table([words("class"), words("rows"), *columns, words("audit_refused")], rows)
+    if audit.get("members"):
+        yield _members_table(audit["members"], words)
+        rows = [[*pair["members"], _share(pair["kappa"]), quantity(pair["rows"])] for pair in audit["kappa"]]
+        head = (words("audit_member"), words("audit_member"), words("audit_kappa"), words("rows"))
+        yield Table(head, rows, title=words("audit_pairs"), note=words("audit_pairs_note"), prose=frozenset({1}))
+
+
+def _members_table(members: Sequence[Mapping[str, Any]], words: Words) -> Table:
+    """The teachers of an ensemble, each on the rows it was asked about."""
+    rows = [
+        [
+            one["name"],
+            quantity(one["rows"]),
+            _share(one.get("macro_f1")),
+            _refusals(one),
+            _share(one["reliability"]),
+            quantity(one["tokens"]),
+            quantity(one["cost"]),
+        ]
+        for one in members
+    ]
+    keys = (
+        "audit_member",
+        "rows",
+        "metric_macro_f1",
+        "audit_refused",
+        "audit_reliability",
+        "audit_tokens",
+        "audit_cost",
+    )
+    return Table([words(key) for key in keys], rows, title=words("audit_members"), note=words("audit_members_note"))
+
+
+def _refusals(member: Mapping[str, Any]) -> str:
+    return percent(member["outcomes"]["refused"] / member["rows"]) if member["rows"] else "–"
 
 
 def _audit_lines(audit: Mapping[str, Any], words: Words) -> Iterator[tuple[str, str]]:
@@ -123,6 +158,9 @@ def _audit_lines(audit: Mapping[str, Any], words: Words) -> Iterator[tuple[str, 
     for key in ("macro_f1", "linear_macro_f1", "accuracy", "ece", "known_mass"):
         if key in audit:
             yield words(f"audit_{key}"), _share(audit[key])
+    if "combine" in audit:
+        yield words("audit_combine"), words(f"combine_{audit['combine']}")
+        yield words("audit_disagreement"), _share(audit["disagreement"])
     if "agreement" in audit:
         yield words("audit_same"), _percent(audit["agreement"].get("same"))
     for name in OUTCOMES:

@@ -92,6 +92,11 @@ def _is_probability(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def likeliest(probabilities: Mapping[str, float], nothing: str = "") -> str:
+    """The category of the largest probability, the first of equals; `nothing` where there is none."""
+    return max(probabilities, key=lambda name: probabilities[name], default=nothing)
+
+
 def average(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over the category orders asked."""
+    """Mean of answers over the same categories, such as those of several category orders."""
     return {name: sum(answer[name] for answer in answers) / len(answers) for name in answers[0]}

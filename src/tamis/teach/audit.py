@@ -12,6 +12,7 @@ from tamis.errors import DataError
 from tamis.policy import Language, Policy
 from tamis.records import Example, TeacherSignal, TrainSplit, ValidationSplit
 from tamis.store import Store
+from tamis.teach.answers import likeliest
 from tamis.teach.label import agreement_with_itself, label
 from tamis.teach.teachers import Teacher
 
@@ -68,6 +69,18 @@ def audit(
     Raises:
         DataError: another split than validation, or one without gold.
     """
+    gold = judges(validation, train)
+    signals = label(gold, teacher, store, config, policy)
+    agreement = agreement_with_itself(gold[: config.self_check], teacher, store, config)
+    return plain(judged(gold, signals, train, agreement, policy, language))
+
+
+def judges(validation: ValidationSplit, train: TrainSplit) -> list[Example]:
+    """The labelled rows of the validation split, which judge.
+
+    Raises:
+        DataError: another split than validation, or one without gold.
+    """
     if not isinstance(validation, ValidationSplit) or not isinstance(train, TrainSplit):
         raise DataError(
             f"a teacher is audited on a ValidationSplit beside a TrainSplit, got {type(validation).__name__} and"
@@ -76,13 +89,24 @@ def audit(
     gold = [example for example in validation.gold if example.label is not None]
     if not gold:
         raise DataError("the validation split has no human labels, so nothing judges the teacher: label some rows")
-    signals = label(gold, teacher, store, config, policy)
+    return gold
+
+
+def judged(
+    gold: Sequence[Example],
+    signals: Mapping[str, TeacherSignal],
+    train: TrainSplit,
+    agreement: Mapping[str, float],
+    policy: Policy,
+    language: Language,
+) -> dict[str, Any]:
+    """The page of these signals: figures, the linear model beside them, warnings."""
     page = measure(gold, signals, policy)
-    page["agreement"] = agreement_with_itself(gold[: config.self_check], teacher, store, config)
+    page["agreement"] = agreement
     page["linear_macro_f1"] = linear_macro_f1([e for e in train.gold if e.label is not None], gold, policy)
     page["gold_train"] = sum(example.label is not None for example in train.gold)
     page["warnings"] = warnings_of(page, policy, language)
-    return _plain(page)
+    return page
 
 
 def measure(gold: Sequence[Example], signals: Mapping[str, TeacherSignal], policy: Policy) -> dict[str, Any]:
@@ -113,7 +137,7 @@ def measure(gold: Sequence[Example], signals: Mapping[str, TeacherSignal], polic
 
 def top(signal: TeacherSignal) -> str:
     """The likeliest category; `(none)` where there is no answer."""
-    return max(signal.probabilities, key=lambda name: signal.probabilities[name], default=NONE)
+    return likeliest(signal.probabilities, NONE)
 
 
 def calibration_error(signals: Sequence[TeacherSignal], truth: Sequence[str], bins: int = BINS) -> float:
@@ -166,12 +190,12 @@ def warnings_of(page: Mapping[str, Any], policy: Policy, language: Language) -> 
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers of numpy as Python's; NaN as None, which JSON has."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -16,10 +16,13 @@ from tamis.errors import BudgetError, TeacherError
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
 from tamis.store import Store
+from tamis.teach.answers import likeliest
 from tamis.teach.budget import Meter
 from tamis.teach.prior import content_free, correct, prior_of
 from tamis.teach.teachers import Teacher
 
+NEVER_TWICE = {"rows": 0, "same": float("nan"), "distance": float("nan")}
+"""Agreement with itself of who was asked nothing twice."""
 _log = logging.getLogger(__name__)
 
 
@@ -157,11 +160,7 @@ def agreement_with_itself(
     pairs = [(first[name], second[name]) for name in first]
     both = [(a.probabilities, b.probabilities) for a, b in pairs if a.outcome == b.outcome == "ok"]
     if not both:
-        return {"rows": 0, "same": float("nan"), "distance": float("nan")}
-    same = sum(_top(a) == _top(b) for a, b in both) / len(both)
+        return NEVER_TWICE
+    same = sum(likeliest(a) == likeliest(b) for a, b in both) / len(both)
     distance = sum(sum(abs(a[name] - b[name]) for name in a) / 2 for a, b in both) / len(both)
     return {"rows": len(both), "same": same, "distance": distance}
-
-
-def _top(probabilities: Mapping[str, float]) -> str:
-    return max(probabilities, key=lambda name: probabilities[name])

@@ -25,17 +25,17 @@ def prior_of(signals: Iterable[TeacherSignal], policy: Policy) -> dict[str, floa
     Over content-free questions this is contextual calibration; over many rows it is batch calibration (Zhou et al.,
     2023), which takes a rare category for an unwilling teacher and so suits balanced rows only.
     """
-    rows = [_normalised(signal.probabilities) for signal in signals if _is_correctable(signal)]
+    rows = [normalised(signal.probabilities) for signal in signals if _is_correctable(signal)]
     if not rows:
         return {}
-    return _normalised({name: max(FLOOR, sum(row.get(name, 0.0) for row in rows) / len(rows)) for name in policy.ids})
+    return normalised({name: max(FLOOR, sum(row.get(name, 0.0) for row in rows) / len(rows)) for name in policy.ids})
 
 
 def correct(signal: TeacherSignal, prior: Mapping[str, float], policy: Policy) -> TeacherSignal:
     """Divide the prior out and normalise to 1; `known_mass` stays what it was. Votes and words are left as they are."""
     if not prior or not _is_correctable(signal):
         return signal
-    probabilities = _normalised({name: p / prior[name] for name, p in signal.probabilities.items()})
+    probabilities = normalised({name: p / prior[name] for name, p in signal.probabilities.items()})
     return replace(signal, probabilities=probabilities, risk=policy.risk(probabilities))
 
 
@@ -44,6 +44,7 @@ def _is_correctable(signal: TeacherSignal) -> bool:
     return signal.outcome == "ok" and signal.method in CORRECTED and bool(signal.prompt_hash)
 
 
-def _normalised(probabilities: Mapping[str, float]) -> dict[str, float]:
+def normalised(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Divided by their sum."""
     total = sum(probabilities.values()) or 1.0
     return {name: p / total for name, p in probabilities.items()}
