@@ -240,6 +240,35 @@ def mcnemar(first: Bools, second: Bools) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
+def two_sided_p(differences: Floats) -> float:
+    """Two-sided p that a difference is 0, from its resamples: the level at which the percentile interval reaches 0.
+
+    Efron and Tibshirani (1993), section 15.4; with the one added to both counts that Davison and Hinkley, Bootstrap
+    Methods and their Application (1997), section 4.2.5, give, so that p is never 0. NaN without a resample.
+    """
+    finite = differences[np.isfinite(differences)]
+    if not finite.size:
+        return float("nan")
+    beyond = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + finite.size))
+
+
+def cochran(right: Bools) -> tuple[float, int, float]:
+    """Cochran's Q over `right` (rows, models): statistic, degrees of freedom, p that all are right equally often.
+
+    Cochran (1950): Q = (k - 1) (k sum C_j^2 - T^2) / (k T - sum R_i^2) with k models, C_j right rows of a model, R_i
+    right models of a row and T of both, against the chi-squared distribution with k - 1 degrees of freedom. Rows that
+    all models have right, or none, say nothing.
+    """
+    from scipy.stats import chi2
+
+    models = right.shape[1]
+    by_model, by_row, total = right.sum(0), right.sum(1), int(right.sum())
+    bottom = models * total - int((by_row**2).sum())
+    statistic = (models - 1) * (models * int((by_model**2).sum()) - total**2) / bottom if bottom else 0.0
+    return statistic, models - 1, float(chi2.sf(statistic, max(models - 1, 1)))
+
+
 def holm(values: Sequence[float]) -> list[float]:
     """Adjusted p values for several comparisons (Holm, 1979): step down, never below the one before."""
     adjusted, largest = [0.0] * len(values), 0.0
