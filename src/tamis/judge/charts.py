@@ -61,7 +61,7 @@ class Zone:
 
 def bars(title: str, rows: Sequence[tuple[str, Estimate, int]]) -> str:
     """Horizontal bars from 0 to 1 with their intervals; a row is a model's name, its figure and its colour."""
-    left, width, step = 100, 172, 21
+    left, width, step = 134, 140, 21
     parts = []
     for i, (name, estimate, colour) in enumerate(rows):
         y = i * step + 6
@@ -69,7 +69,7 @@ def bars(title: str, rows: Sequence[tuple[str, Estimate, int]]) -> str:
         label = f"{estimate.value:.2f}" if estimate.value == estimate.value else "–"
         middle = y + 7
         parts += [
-            _text(left - 8, middle + 4, name, anchor="end"),
+            _text(left - 8, middle + 4, name, anchor="end", widest=22),
             f'<rect class="track" x="{left}" y="{y}" width="{width}" height="14" rx="3"/>',
             f'<rect class="f{colour % COLOURS}" x="{left}" y="{y}" width="{value * width:.1f}" height="14" rx="3"/>',
             _whisker(left, width, middle, estimate),
@@ -208,8 +208,8 @@ def _named(text: str, widest: int) -> str:
     return escape(text) if short == text else f"<title>{escape(text)}</title>{escape(short)}"
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "ink") -> str:
-    shown = _named(text, 13) if anchor == "end" else escape(text)
+def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "ink", widest: int = 13) -> str:
+    shown = _named(text, widest) if anchor == "end" else escape(text)
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}</text>'
 
 

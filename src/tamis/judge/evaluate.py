@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ def evaluate(
     (rows, answers), by_score = _parts(gold, told)
     judged = {name: judge(rows, scores, policy) for name, scores in answers.items()} if rows else {}
     of_scores = _of_scores(*by_score, config, seed)
-    by_category = of_categories(judged, config, seed)
+    by_category = of_categories(judged, config.bootstrap, seed)
     figures = {name: of_scores[name] | by_category.get(name, {}) for name in told}
     basis = basis_of(split, rows, policy, config)
     result = Evaluation(**vars(basis), models={name: _model(judged.get(name), rows, figures[name]) for name in scorers})
@@ -102,21 +103,20 @@ def _parts(gold: Sequence[Example], told: Told) -> tuple[tuple[list[Example], To
     return parts[0], parts[1]
 
 
-def of_categories(judged: Mapping[Name, Judged], config: EvaluateConfig, seed: int) -> dict[Name, Figures]:
-    """Every figure of every model: its value, then its value on each resample of the rows, which all models share."""
-
-    def measure(one: Judged) -> Callable[[Floats], Figures]:
-        return lambda weights: category_figures(one, weights)
-
+def of_categories(
+    judged: Mapping[Name, Judged],
+    times: int,
+    seed: int,
+    figures: Callable[[Judged, Floats], Figures] = category_figures,
+) -> dict[Name, Figures]:
+    """`figures` of every model: the value, then the value on each resample of the rows, which all models share."""
     rows = max((len(one.truth) for one in judged.values()), default=0)
-    return _sampled({name: measure(one) for name, one in judged.items()}, rows, config.bootstrap, seed)
+    return _sampled({name: partial(figures, one) for name, one in judged.items()}, rows, times, seed)
 
 
 def _of_scores(rows: Sequence[Example], told: Told, config: EvaluateConfig, seed: int) -> dict[str, Figures]:
-    def measure(scores: Sequence[Scores]) -> Callable[[Floats], Figures]:
-        return lambda weights: score_figures(rows, scores, weights)
-
-    return _sampled({name: measure(scores) for name, scores in told.items()}, len(rows), config.bootstrap, seed)
+    measures = {name: partial(score_figures, rows, scores) for name, scores in told.items()}
+    return _sampled(measures, len(rows), config.bootstrap, seed)
 
 
 def _sampled(

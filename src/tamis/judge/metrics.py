@@ -99,7 +99,9 @@ class Counts:
 
 def counts(truth: Bools, said: Bools, weights: Floats) -> Counts:
     """Count right and wrong answers by category."""
-    return Counts(weights @ (truth & said), weights @ (~truth & said), weights @ (truth & ~said))
+    # One product instead of three: most of its time goes into reading the weights.
+    kinds = np.concatenate([truth & said, ~truth & said, truth & ~said], axis=1).astype(float)
+    return Counts(*np.split(weights @ kinds, 3, axis=1))
 
 
 def accuracy(truth: Bools, said: Bools, weights: Floats) -> Floats:
@@ -253,20 +255,35 @@ def two_sided_p(differences: Floats) -> float:
     return min(1.0, 2 * (1 + beyond) / (1 + finite.size))
 
 
-def cochran(right: Bools) -> tuple[float, int, float]:
+def clustered_mcnemar(first: Floats, second: Floats) -> float:
+    """Two-sided p that two models are right equally often; each gives the share of its runs that have a row right.
+
+    Durkalski et al. (2003), Analysis of clustered matched-pair data: (sum d)^2 / sum d^2 over the rows' differences d,
+    against the chi-squared distribution with one degree of freedom. The runs' answers to one row depend on each other,
+    so a row counts once; with one run each this is McNemar's own statistic, (b - c)^2 / (b + c).
+    """
+    from scipy.stats import chi2
+
+    difference = first - second
+    squares = float((difference**2).sum())
+    return float(chi2.sf(difference.sum() ** 2 / squares, 1)) if squares else 1.0
+
+
+def cochran(right: Floats) -> tuple[float, int, float]:
     """Cochran's Q over `right` (rows, models): statistic, degrees of freedom, p that all are right equally often.
 
-    Cochran (1950): Q = (k - 1) (k sum C_j^2 - T^2) / (k T - sum R_i^2) with k models, C_j right rows of a model, R_i
-    right models of a row and T of both, against the chi-squared distribution with k - 1 degrees of freedom. Rows that
-    all models have right, or none, say nothing.
+    Cochran (1950), (k - 1) sum_j (sum_i c_ij)^2 / sum_ij c_ij^2 with c what a model's entry lies above the mean of its
+    row, against the chi-squared distribution with k - 1 degrees of freedom. Entries are 0 and 1, or shares of runs as
+    Friedman's test allows scores. Rows that all models have equally right say nothing.
     """
     from scipy.stats import chi2
 
     models = right.shape[1]
-    by_model, by_row, total = right.sum(0), right.sum(1), int(right.sum())
-    bottom = models * total - int((by_row**2).sum())
-    statistic = (models - 1) * (models * int((by_model**2).sum()) - total**2) / bottom if bottom else 0.0
-    return statistic, models - 1, float(chi2.sf(statistic, max(models - 1, 1)))
+    above = right - right.mean(1, keepdims=True)
+    squares = float((above**2).sum())
+    # Means of equal shares are off by a rounding error, which must not be divided by.
+    statistic = (models - 1) * float((above.sum(0) ** 2).sum()) / squares if squares > 1e-12 else 0.0
+    return statistic, models - 1, float(chi2.sf(statistic, models - 1))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -6,13 +6,14 @@ pigeonhole bootstrap, Annals of Applied Statistics 1; why seeds belong in it: Bo
 variance in machine learning benchmarks). Candidates of the same seeds share that draw too, since a seed fixes the same
 order of rows and the same start. With few runs the part of the seeds is too small: by a third with three.
 
-Tests of right and wrong (McNemar, Cochran) need one verdict a row, as the answers of several runs to one row depend on
-each other: a candidate has a row right when more than half of its runs have.
+Tests of right and wrong (McNemar, Cochran) take one number a row, the share of a candidate's runs that have it right:
+the runs' answers to one row depend on each other, so they are no further rows, and a majority of them would be better
+than any run and favour the candidates with most of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,13 +34,14 @@ from tamis.judge.contest.result import (
     Wrong,
 )
 from tamis.judge.evaluate import basis_of, details, estimate, estimates, gold_of, held_against, of_categories
-from tamis.judge.judged import Figures, Judged, judge, truth_of
-from tamis.judge.metrics import Bools, Floats
+from tamis.judge.judged import Figures, Judged, category_figures, judge, macro_f1, truth_of
+from tamis.judge.metrics import Floats
 from tamis.judge.result import Speed
 from tamis.judge.verdict import TEACHER, is_linear
 from tamis.policy import Policy
 from tamis.records import Example, Scores, Split
 
+HALF = 0.5
 RANK = "rank"
 """Group of the students that differ in adapter rank, and the fact that says which."""
 
@@ -86,7 +88,7 @@ def contest(
         candidates: in the order of the report; the order changes no figure.
         split: its gold rows measure; they need categories.
         policy: names the categories.
-        config: how many resamples.
+        config: how many resamples; differences have as many times more as there are comparisons.
         against: the candidate that all others are compared with.
         best: the variant chosen on validation rows, or None.
         seed: of the resamples.
@@ -98,21 +100,20 @@ def contest(
     gold = gold_of(split)
     _check(candidates, gold, against, best)
     runs = {one.name: {s: judge(gold, one.runs[s], policy) for s in sorted(one.runs)} for one in candidates}
-    by_run = of_categories({(name, s): run for name, of in runs.items() for s, run in of.items()}, config, seed)
-    ordered = {name: {s: by_run[name, s] for s in of} for name, of in runs.items()}
-    figures = {name: over_runs(of, config.bootstrap, seed) for name, of in ordered.items() if of}
-    right = {name: mostly_right(of) for name, of in runs.items() if of}
+    pairs = _pairs([one for one in candidates if one.runs], against, best)
+    compared = _compared(runs, config.bootstrap * max(1, len(pairs)), seed)
+    right = {name: np.mean([run.right for run in of.values()], axis=0) for name, of in runs.items() if of}
+    by_run = _by_run(runs, config.bootstrap, seed, category_figures)
+    standings = {one.name: _standing(one, by_run[one.name], config.bootstrap, seed) for one in candidates}
     drawn = {against, best, TEACHER}
-    standings = {one.name: _standing(one, ordered[one.name], figures.get(one.name, {})) for one in candidates}
-    shown = {name: _shown(standings[name], of, gold, name in drawn) for name, of in runs.items()}
     return Contest(
         **vars(basis_of(split, gold, policy, config)),
         against=against,
         best=best,
-        standings=shown,
-        changes=_changes(_pairs([one for one in candidates if one.runs], against, best), figures, right),
+        standings={name: _shown(one, runs[name], gold, name in drawn) for name, one in standings.items()},
+        changes=_changes(pairs, compared, right),
         omnibus=_omnibus(right),
-        ranks=_ranks(candidates, figures, against),
+        ranks=_ranks(candidates, compared, against),
         disagreements=_disagreements(gold, runs, right, best, policy),
     )
 
@@ -135,6 +136,24 @@ def _check(candidates: Sequence[Candidate], gold: Sequence[Example], against: st
             raise DataError(f"`{role}` is {name}, which has no run; there are {', '.join(known)}: name one of them")
 
 
+def _by_run(
+    runs: Mapping[str, Runs], times: int, seed: int, figures: Callable[[Judged, Floats], Figures]
+) -> dict[str, dict[int, Figures]]:
+    """Figures by candidate and seed, each (1 + times,)."""
+    flat = of_categories({(name, s): run for name, of in runs.items() for s, run in of.items()}, times, seed, figures)
+    return {name: {s: flat[name, s] for s in of} for name, of in runs.items()}
+
+
+def _compared(runs: Mapping[str, Runs], times: int, seed: int) -> dict[str, Floats]:
+    """The figure that candidates are compared by, (1 + times,), of those that ran.
+
+    It has as many times more resamples as there are comparisons: with fewer, Holm's correction would lift the smallest
+    p that a count of resamples can give above any level.
+    """
+    found = _by_run(runs, times, seed, macro_f1)
+    return {name: over_runs(of, times, seed)[METRIC] for name, of in found.items() if of}
+
+
 def over_runs(runs: Mapping[int, Figures], times: int, seed: int) -> Figures:
     """Means over runs, (1 + times,): of all runs first, then of runs drawn with replacement on each resample of rows.
 
@@ -150,13 +169,8 @@ def over_runs(runs: Mapping[int, Figures], times: int, seed: int) -> Figures:
     return {name: (shares * np.stack([one[name] for one in runs.values()], axis=1)).sum(1) for name in names}
 
 
-def mostly_right(runs: Runs) -> Bools:
-    """Which rows more than half of the runs have right, shape (rows,)."""
-    return np.asarray(np.mean([run.right for run in runs.values()], axis=0) > 0.5)
-
-
-def _standing(one: Candidate, runs: Mapping[int, Figures], figures: Figures) -> Standing:
-    whole, by_category = estimates(figures)
+def _standing(one: Candidate, runs: Mapping[int, Figures], times: int, seed: int) -> Standing:
+    whole, by_category = estimates(over_runs(runs, times, seed) if runs else {})
     values = {name: [float(run[name][0]) for run in runs.values()] for name in whole}
     return Standing(
         group=one.group,
@@ -195,10 +209,10 @@ def _pairs(ran: Sequence[Candidate], against: str, best: str | None) -> list[tup
 
 
 def _changes(
-    pairs: Sequence[tuple[str, str]], figures: Mapping[str, Figures], right: Mapping[str, Bools]
+    pairs: Sequence[tuple[str, str]], compared: Mapping[str, Floats], right: Mapping[str, Floats]
 ) -> tuple[Change, ...]:
-    samples = [(figures[first][METRIC], figures[second][METRIC]) for first, second in pairs]
-    mcnemar = [metrics.mcnemar(right[first], right[second]) for first, second in pairs]
+    samples = [(compared[first], compared[second]) for first, second in pairs]
+    mcnemar = [metrics.clustered_mcnemar(right[first], right[second]) for first, second in pairs]
     bootstrap = [metrics.two_sided_p((ours - theirs)[1:]) for ours, theirs in samples]
     tested = zip(mcnemar, metrics.holm(mcnemar), bootstrap, metrics.holm(bootstrap), strict=True)
     return tuple(
@@ -207,18 +221,18 @@ def _changes(
     )
 
 
-def _omnibus(right: Mapping[str, Bools]) -> Omnibus | None:
+def _omnibus(right: Mapping[str, Floats]) -> Omnibus | None:
     return Omnibus(*metrics.cochran(np.stack(list(right.values()), axis=1))) if len(right) > 1 else None
 
 
-def _ranks(candidates: Sequence[Candidate], figures: Mapping[str, Figures], against: str) -> Ranks | None:
+def _ranks(candidates: Sequence[Candidate], compared: Mapping[str, Floats], against: str) -> Ranks | None:
     """The curve over adapter ranks; None with fewer than two."""
     ranks = {
         one.name: float(one.facts[RANK])
         for one in candidates
         if one.runs and RANK in one.facts and (one.group == RANK or one.name == against)
     }
-    return knee({name: figures[name][METRIC] for name in sorted(ranks, key=lambda name: (ranks[name], name))})
+    return knee({name: compared[name] for name in sorted(ranks, key=lambda name: (ranks[name], name))})
 
 
 def knee(curve: Mapping[str, Floats]) -> Ranks | None:
@@ -235,14 +249,14 @@ def knee(curve: Mapping[str, Floats]) -> Ranks | None:
 
 
 def _disagreements(
-    gold: Sequence[Example], runs: Mapping[str, Runs], right: Mapping[str, Bools], best: str | None, policy: Policy
+    gold: Sequence[Example], runs: Mapping[str, Runs], right: Mapping[str, Floats], best: str | None, policy: Policy
 ) -> tuple[Disagreement, ...]:
-    """Rows that the best student or the teacher has wrong; empty without one of them."""
+    """Rows that the best student or the teacher has right in half of its runs or less; empty without one of them."""
     if best is None or best == TEACHER or TEACHER not in right:
         return ()
     found = []
     for i, example in enumerate(gold):
-        wrong = _WRONG.get((bool(right[best][i]), bool(right[TEACHER][i])))
+        wrong = _WRONG.get((right[best][i] > HALF, right[TEACHER][i] > HALF))
         if wrong is not None:
             said = (_answers(runs[name], i) for name in (best, TEACHER))
             found.append(Disagreement(example.id, wrong, truth_of(example, policy), *said))

@@ -49,7 +49,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Change(Comparison):
-    """`first` against `second`: the comparison, with McNemar's p, and the p of the paired bootstrap.
+    """`first` against `second`: the comparison, with McNemar's p for several runs, and the p of the paired bootstrap.
 
     Both p are corrected by Holm for all changes of the contest.
     """
@@ -85,7 +85,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row that the best student or the teacher has wrong in most of its runs, with every answer its runs gave."""
+    """A row that the best student or the teacher has wrong in half of its runs or more, with all answers of its runs."""
 
     id: str
     wrong: Wrong
@@ -132,9 +132,9 @@ class Contest(Basis):
         return TEACHER if TEACHER in self.ran else None
 
     @property
-    def smallest_p(self) -> float:
-        """The least corrected p of a bootstrap that so many resamples can give, for so many changes."""
-        return min(1.0, 2 * len(self.changes) / (self.bootstrap + 1))
+    def resamples(self) -> int:
+        """Resamples behind each change."""
+        return self.bootstrap * len(self.changes)
 
     def change(self, first: str | None, second: str | None) -> Change | None:
         """What was found of one candidate against another."""

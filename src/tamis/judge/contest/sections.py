@@ -92,7 +92,7 @@ def _models(page: ContestPage) -> Section:
         others_table(contest, words),
         figures_table(contest, words),
     )
-    notes = (words("contest_models_note"), words("contest_tests_note"))
+    notes = (words("contest_models_note"), words("contest_tests_note", resamples=f"{contest.resamples:,}"))
     return Section("models", words("section_models"), notes, tables=tuple(table for table in found if table))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tamis.judge.contest.result import METRIC, Change, Confused, Contest, Disagreement, Standing
@@ -21,23 +22,22 @@ Column = Callable[[str, Standing], str]
 def standings_table(contest: Contest, words: Words) -> Table:
     """All candidates: macro-F1 with its spread, the change, its tests, and the main figures."""
     columns: dict[str, Column] = {
-        words("contest_group"): lambda _, one: one.group,
-        words("contest_seeds"): lambda _, one: str(len(one.seeds)),
-        words(f"metric_{METRIC}"): lambda _, one: estimate_cell(one.metrics.get(METRIC), words),
-        words("contest_spread"): lambda _, one: number(one.spread.get(METRIC, float("nan"))),
+        words(f"metric_{METRIC}"): _figure(METRIC, words),
         **_tests(contest, words),
+        words("contest_spread"): lambda _, one: number(one.spread.get(METRIC, math.nan)),
+        words("contest_seeds"): lambda _, one: str(len(one.seeds)),
+        words("contest_group"): lambda _, one: one.group,
         **{words(f"metric_{figure}"): _figure(figure, words) for figure in MAIN},
     }
-    rows = [[words.model(name), *(cell(name, one) for cell in columns.values())] for name, one in _items(contest)]
-    places = {METRIC: 3, **{figure: len(columns) - len(MAIN) + 1 + i for i, figure in enumerate(MAIN)}}
+    rows = [
+        [words.model(name), *(cell(name, one) for cell in columns.values())] for name, one in contest.standings.items()
+    ]
+    places = {METRIC: 1, **{figure: len(columns) - len(MAIN) + 1 + i for i, figure in enumerate(MAIN)}}
     chosen = {(i, 0) for i, name in enumerate(contest.standings) if name == contest.best}
     note = words("contest_change_note", against=words.model(contest.against))
-    head = [words("contest_model"), *columns]
-    return Table(head, rows, note=note, bold=frozenset(_stressed(contest, places) | chosen), prose=frozenset({1}))
-
-
-def _items(contest: Contest) -> Sequence[tuple[str, Standing]]:
-    return list(contest.standings.items())
+    return Table(
+        [words("contest_model"), *columns], rows, note=note, bold=frozenset(_stressed(contest, places) | chosen)
+    )
 
 
 def _figure(figure: str, words: Words) -> Column:
@@ -62,9 +62,9 @@ def _tests(contest: Contest, words: Words) -> dict[str, Column]:
 
 def _test_cells(words: Words) -> dict[str, Callable[[Change], str]]:
     return {
-        "contest_p_bootstrap": lambda one: chance(one.p_bootstrap_holm),
-        "compare_p": lambda one: chance(one.p_holm),
         "compare_sure": lambda one: words("yes" if one.is_sure else "no"),
+        "contest_p_bootstrap": lambda one: chance(one.p_bootstrap_holm),
+        "contest_p_mcnemar": lambda one: chance(one.p_holm),
     }
 
 

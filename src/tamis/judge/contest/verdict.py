@@ -32,7 +32,6 @@ def verdict(contest: Contest, words: Words) -> Verdict:
         *_all_models(contest, words),
         *_failed(contest, words),
         *cautions(contest, words),
-        *_resamples(contest, words),
     )
     tone, key = _headline(contest)
     told = {"best": words.model(contest.best or ""), "against": words.model(contest.against)}
@@ -141,11 +140,3 @@ def _failed(contest: Contest, words: Words) -> list[Finding]:
     told: tuple[tuple[Tone, str, list[str]], ...]
     told = (("bad", "contest_failed", whole), ("fair", "contest_failed_in_part", parts))
     return [Finding(tone, words(key, names=words("comma").join(names))) for tone, key, names in told if names]
-
-
-def _resamples(contest: Contest, words: Words) -> list[Finding]:
-    if contest.smallest_p < LEVEL:
-        return []
-    needed = 1000 * math.ceil(2 * len(contest.changes) / LEVEL / 1000)
-    told = {"bootstrap": f"{contest.bootstrap:,}", "count": len(contest.changes), "needed": f"{needed:,}"}
-    return [Finding("fair", words("contest_resamples", **told, least=number(contest.smallest_p)))]
