@@ -61,7 +61,7 @@ class Zone:
 
 def bars(title: str, rows: Sequence[tuple[str, Estimate, int]]) -> str:
     """Horizontal bars from 0 to 1 with their intervals; a row is a model's name, its figure and its colour."""
-    left, width, step = 134, 140, 21
+    left, width, step = 142, 132, 21
     parts = []
     for i, (name, estimate, colour) in enumerate(rows):
         y = i * step + 6

@@ -123,8 +123,10 @@ def _check(candidates: Sequence[Candidate], gold: Sequence[Example], against: st
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"two candidates are called {twice}: give each a name of its own")
-    if any(not example.is_labelled for example in gold):
-        raise DataError("a contest compares categories, and a row has a risk score instead: leave such sources out")
+    scored = sum(not example.is_labelled for example in gold)
+    if scored:
+        told = "gold rows have a risk score, and models are compared by categories: leave their sources out"
+        raise DataError(f"{scored} of {len(gold)} {told}")
     for one in candidates:
         for seed, scores in one.runs.items():
             if len(scores) != len(gold):
@@ -133,7 +135,7 @@ def _check(candidates: Sequence[Candidate], gold: Sequence[Example], against: st
     ran = [one.name for one in candidates if one.runs]
     for role, name, known in (("against", against, names), ("best", best, ran)):
         if name is not None and name not in known:
-            raise DataError(f"`{role}` is {name}, which has no run; there are {', '.join(known)}: name one of them")
+            raise DataError(f"`{role}` is {name}, wanted one of {', '.join(known)}: name a candidate that ran")
 
 
 def _by_run(

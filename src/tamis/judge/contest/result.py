@@ -85,7 +85,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row that the best student or the teacher has wrong in half of its runs or more, with all answers of its runs."""
+    """A row that the best student or the teacher has wrong in half of its runs or more, with all that its runs said."""
 
     id: str
     wrong: Wrong
