@@ -17,8 +17,8 @@ from tamis.judge.calibrate import fit_temperature
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, merged
 from tamis.policy import Policy, load_policy
-from tamis.records import Scores, Splits
 from tamis.recipe import parse_config, read_tree
+from tamis.records import Scores, Splits
 from tamis.stages import Labelled, Stages, at_temperature, distil_inputs, student_facts
 from tamis.workspace import Workspace
 

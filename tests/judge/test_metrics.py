@@ -195,3 +195,41 @@ def test_each_resample_equals_scikit_learn() -> None:
             assert ranked.average_precision[i] == pytest.approx(sk.average_precision_score(t == 1, score[places]))
             seen += 1
     assert seen == 25
+
+
+def test_bootstrap_p_counts_the_rarer_side() -> None:
+    assert metrics.two_sided_p(np.array([1.0] * 8 + [-1.0, 0.0])) == pytest.approx(2 * (1 + 2) / 11)
+    assert metrics.two_sided_p(np.full(99, 0.3)) == pytest.approx(2 / 100)
+    assert metrics.two_sided_p(np.zeros(99)) == 1
+    assert math.isnan(metrics.two_sided_p(np.full(9, np.nan)))
+
+
+def test_clustered_mcnemar_by_hand() -> None:
+    single = metrics.clustered_mcnemar(np.array([1.0, 1, 1, 0, 1]), np.array([0.0, 0, 0, 1, 1]))
+    assert single == pytest.approx(math.erfc(math.sqrt((3 - 1) ** 2 / 4 / 2)))
+    shares = metrics.clustered_mcnemar(np.array([1, 1, 0, 1, 0.5]), np.array([0.0, 0, 1, 0, 0]))
+    assert shares == pytest.approx(math.erfc(math.sqrt(2.5**2 / 4.25 / 2)))
+    assert metrics.clustered_mcnemar(np.array([0.5, 1.0]), np.array([0.5, 1.0])) == 1
+
+
+def test_runs_that_repeat_each_other_are_no_further_rows() -> None:
+    first, second = np.array([1.0, 1, 1, 0, 1]), np.array([0.0, 0, 1, 1, 0])
+    repeated = [np.mean([one, one, one], axis=0) for one in (first, second)]
+    assert metrics.clustered_mcnemar(*repeated) == pytest.approx(metrics.clustered_mcnemar(first, second))
+
+
+def test_cochran_by_hand() -> None:
+    right = np.array([[1.0, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]])
+    statistic, freedom, p = metrics.cochran(right)
+    assert statistic == pytest.approx(2 * (3 * (16 + 4 + 1) - 7**2) / (3 * 7 - 15))
+    assert (freedom, p) == (2, pytest.approx(math.exp(-statistic / 2)))
+    assert metrics.cochran(np.array([[0.5, 0], [1, 0.5]]))[0] == pytest.approx(0.5 / 0.25)
+
+
+def test_cochran_of_two_models_is_mcnemar() -> None:
+    first, second = np.array([1.0, 1, 1, 0, 1, 0]), np.array([0.0, 0, 1, 1, 0, 0])
+    assert metrics.cochran(np.stack([first, second], 1))[2] == pytest.approx(metrics.clustered_mcnemar(first, second))
+
+
+def test_equal_shares_are_no_difference() -> None:
+    assert metrics.cochran(np.full((628, 3), 1 / 3))[:2] == (0.0, 2)

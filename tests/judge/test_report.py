@@ -324,6 +324,18 @@ def test_charts_escape_names_and_draw_by_hand_places() -> None:
     assert 'd="M46.0 210.0L310.0 10.0"' in svg
 
 
+def test_curves_may_have_named_ticks_and_intervals() -> None:
+    points, spans = [Point(0, 0.5), Point(2, 1)], [Estimate(0.5, 0.25, 0.75), Estimate(1, 1, 1)]
+    svg = charts.plot("", [Series("a", points, 0, spans=spans)], Axis("", 0, 2, ("2", "<8", "64")), Axis(""))
+    assert 'x="178.0" y="224.0" text-anchor="middle">&lt;8<' in svg
+    assert 'd="M46.0 160.0V60.0M43.0 160.0h6M43.0 60.0h6"' in svg
+
+
+def test_a_matrix_shows_means_with_a_decimal_where_there_is_room() -> None:
+    svg = charts.heatmap("", [[218.33, 7.33], [0, 5]], ["a", "b"], ["a", "b"])
+    assert re.findall(r">([\d.]+)</text>", svg) == ["218", "7.3", "5"]
+
+
 @pytest.mark.parametrize(("value", "expected"), [(0.98, 1), (170, 200), (1.0, 1), (0.33, 0.4), (0, 1), (9, 10)])
 def test_axes_end_on_round_numbers(value: float, expected: float) -> None:
     assert charts.rounded_up(value) == pytest.approx(expected)

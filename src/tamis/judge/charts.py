@@ -22,21 +22,26 @@ PLOT = (46, 10, 264, 200)
 
 @dataclass(frozen=True)
 class Series:
-    """A named curve; `colour` is a model's place, `dots` the weight in [0, 1] of a dot at each point, if any."""
+    """A named curve; `colour` is a model's place.
+
+    `dots` are the weight in [0, 1] of a dot at each point and `spans` its interval, both if any.
+    """
 
     name: str
     points: Sequence[Point]
     colour: int
     dots: Sequence[float] = ()
+    spans: Sequence[Estimate] = ()
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A label and the range shown."""
+    """A label and the range shown; `ticks` are labels at equal distances, numbers of the range without them."""
 
     label: str
     low: float = 0.0
     high: float = 1.0
+    ticks: tuple[str, ...] = ()
 
     def share(self, value: float) -> float:
         """Where a value lies between the ends, kept inside."""
@@ -54,19 +59,19 @@ class Zone:
     top: float = 1.0
 
 
-def bars(title: str, rows: Sequence[tuple[str, Estimate]]) -> str:
-    """Horizontal bars from 0 to 1, one a model, with their intervals."""
-    left, width, step = 100, 172, 21
+def bars(title: str, rows: Sequence[tuple[str, Estimate, int]]) -> str:
+    """Horizontal bars from 0 to 1 with their intervals; a row is a model's name, its figure and its colour."""
+    left, width, step = 142, 132, 21
     parts = []
-    for i, (name, estimate) in enumerate(rows):
+    for i, (name, estimate, colour) in enumerate(rows):
         y = i * step + 6
         value = max(0.0, estimate.value) if estimate.value == estimate.value else 0.0
         label = f"{estimate.value:.2f}" if estimate.value == estimate.value else "–"
         middle = y + 7
         parts += [
-            _text(left - 8, middle + 4, name, anchor="end"),
+            _text(left - 8, middle + 4, name, anchor="end", widest=22),
             f'<rect class="track" x="{left}" y="{y}" width="{width}" height="14" rx="3"/>',
-            f'<rect class="f{i % COLOURS}" x="{left}" y="{y}" width="{value * width:.1f}" height="14" rx="3"/>',
+            f'<rect class="f{colour % COLOURS}" x="{left}" y="{y}" width="{value * width:.1f}" height="14" rx="3"/>',
             _whisker(left, width, middle, estimate),
             _text(left + width + 8, middle + 4, label),
         ]
@@ -80,7 +85,7 @@ def _whisker(left: float, width: float, y: float, estimate: Estimate) -> str:
     return f'<path class="whisker" d="M{start:.1f} {y}H{end:.1f}M{start:.1f} {y - 3}v6M{end:.1f} {y - 3}v6"/>'
 
 
-def heatmap(title: str, table: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]) -> str:
+def heatmap(title: str, table: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> str:
     """A matrix of counts, each cell shaded by its share of the row; the diagonal has a colour of its own."""
     left, top = 84, 64
     size = (WIDTH - left - 4) / len(columns)
@@ -94,13 +99,18 @@ def heatmap(title: str, table: Sequence[Sequence[int]], rows: Sequence[str], col
     return _svg(WIDTH, top + size * len(table) + 4, title, parts)
 
 
-def _cell(place: tuple[float, float, float], count: int, share: float, kind: str) -> str:
+def _cell(place: tuple[float, float, float], count: float, share: float, kind: str) -> str:
     x, y, size = place
     strength = 0.12 + 0.88 * share if count else 0.04
     box = f'x="{x:.1f}" y="{y:.1f}" width="{size - 2:.1f}" height="{size - 2:.1f}" rx="3"'
     shade = f'<rect class="{kind}" {box} fill-opacity="{strength:.2f}"/>'
     label = "on" if share > 0.55 else "ink"
-    return shade + (_text(x + size / 2 - 1, y + size / 2 + 3, str(count), "middle", label) if count else "")
+    return shade + (_text(x + size / 2 - 1, y + size / 2 + 3, _count(count), "middle", label) if count else "")
+
+
+def _count(value: float) -> str:
+    """A count, or the mean of several with a decimal where there is room for one."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 def plot(
@@ -118,13 +128,23 @@ def plot(
     if diagonal:
         parts.append(f'<path class="rule dashed" d="M{left} {top + height}L{left + width} {top}"/>')
     for one in series:
-        places = [(left + width * x.share(p.x), top + height * (1 - y.share(p.y))) for p in one.points]
-        path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in places)
-        parts.append(f'<path class="line m{one.colour % COLOURS}" d="{path}"/>' if places else "")
-        for (px, py), weight in zip(places, one.dots, strict=False):
-            radius = 1.6 + 4 * weight**0.5
-            parts.append(f'<circle class="f{one.colour % COLOURS}" cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}"/>')
+        parts += _curve(one, x, y)
     return _svg(WIDTH, top + height + 40, title, parts)
+
+
+def _curve(one: Series, x: Axis, y: Axis) -> Iterable[str]:
+    left, top, width, height = PLOT
+    places = [(left + width * x.share(p.x), top + height * (1 - y.share(p.y))) for p in one.points]
+    if places:
+        path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in places)
+        yield f'<path class="line m{one.colour % COLOURS}" d="{path}"/>'
+    for (px, py), weight in zip(places, one.dots, strict=False):
+        radius = 1.6 + 4 * weight**0.5
+        yield f'<circle class="f{one.colour % COLOURS}" cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}"/>'
+    for (px, _), span in zip(places, one.spans, strict=False):
+        ends = [top + height * (1 - y.share(end)) for end in (span.low, span.high)]
+        caps = "".join(f"M{px - 3:.1f} {end:.1f}h6" for end in ends)
+        yield f'<path class="whisker" d="M{px:.1f} {ends[0]:.1f}V{ends[1]:.1f}{caps}"/>'
 
 
 def rounded_up(value: float) -> float:
@@ -142,16 +162,25 @@ def _shade(zone: Zone, x: Axis, y: Axis) -> str:
     return f'<rect class="zone" x="{start}" y="{upper}" width="{end - start}" height="{lower - upper}"/>'
 
 
-def _frame(x: Axis, y: Axis, ticks: int = 4) -> Iterable[str]:
+def _frame(x: Axis, y: Axis) -> Iterable[str]:
     left, top, width, height = PLOT
-    for i in range(ticks + 1):
-        across, down = left + width * i / ticks, top + height * (1 - i / ticks)
-        yield f'<path class="grid" d="M{left} {down}h{width}M{across} {top}v{height}"/>'
-        yield _text(across, top + height + 14, _tick(x, i / ticks), anchor="middle", kind="soft")
-        yield _text(left - 6, down + 4, _tick(y, i / ticks), anchor="end", kind="soft")
+    for share, label in _ticks(x):
+        across = left + width * share
+        yield f'<path class="grid" d="M{across:g} {top}v{height}"/>'
+        yield _text(across, top + height + 14, label, anchor="middle", kind="soft")
+    for share, label in _ticks(y):
+        down = top + height * (1 - share)
+        yield f'<path class="grid" d="M{left} {down:g}h{width}"/>'
+        yield _text(left - 6, down + 4, label, anchor="end", kind="soft")
     yield _text(left + width / 2, top + height + 32, x.label, anchor="middle")
     turned = f"translate(11 {top + height / 2}) rotate(-90)"
     yield f'<text class="ink" text-anchor="middle" transform="{turned}">{escape(y.label)}</text>'
+
+
+def _ticks(axis: Axis, steps: int = 4) -> Iterable[tuple[float, str]]:
+    if axis.ticks:
+        return [(i / max(1, len(axis.ticks) - 1), label) for i, label in enumerate(axis.ticks)]
+    return [(i / steps, _tick(axis, i / steps)) for i in range(steps + 1)]
 
 
 def _tick(axis: Axis, share: float) -> str:
@@ -179,8 +208,8 @@ def _named(text: str, widest: int) -> str:
     return escape(text) if short == text else f"<title>{escape(text)}</title>{escape(short)}"
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "ink") -> str:
-    shown = _named(text, 13) if anchor == "end" else escape(text)
+def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "ink", widest: int = 13) -> str:
+    shown = _named(text, widest) if anchor == "end" else escape(text)
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}</text>'
 
 

@@ -5,8 +5,10 @@ What is measured is listed in judged.py, how in metrics.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from tamis.errors import DataError
 from tamis.judge import metrics
 from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures, truth_of
 from tamis.judge.metrics import Bools, Floats
-from tamis.judge.result import Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
+from tamis.judge.result import Basis, Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
 from tamis.judge.speed import measure_speed
 from tamis.policy import Policy
 from tamis.records import Example, Scorer, Scores, Split
@@ -24,6 +26,7 @@ STUDENT = "student"
 CURVE_POINTS = 200
 
 Told = dict[str, list[Scores]]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def evaluate(
@@ -41,32 +44,46 @@ def evaluate(
     Raises:
         DataError: no gold rows, a verdict outside the policy, or a scorer that drops rows.
     """
-    gold = split.gold
-    if not gold:
-        raise DataError(f"{type(split).__name__} has no row a person has judged: label some rows, then measure")
+    gold = gold_of(split)
     told = {name: _ask(name, scorer, gold) for name, scorer in scorers.items()}
     (rows, answers), by_score = _parts(gold, told)
     judged = {name: judge(rows, scores, policy) for name, scores in answers.items()} if rows else {}
     of_scores = _of_scores(*by_score, config, seed)
-    of_categories = _of_categories(judged, config, seed)
-    figures = {name: of_scores[name] | of_categories.get(name, {}) for name in told}
-    result = Evaluation(
-        policy=f"{policy.name} {policy.version}",
-        kind=policy.kind,
-        split=type(split).__name__,
-        rows=len(gold),
-        bootstrap=config.bootstrap,
-        benign=policy.benign,
-        categories=policy.ids,
-        support=_support(rows, policy),
-        names={one.id: {str(lang): text for lang, text in one.short.items()} for one in policy.categories},
-        models={name: _model(judged.get(name), rows, figures[name]) for name in scorers},
-    )
+    by_category = of_categories(judged, config.bootstrap, seed)
+    figures = {name: of_scores[name] | by_category.get(name, {}) for name in told}
+    basis = basis_of(split, rows, policy, config)
+    result = Evaluation(**vars(basis), models={name: _model(judged.get(name), rows, figures[name]) for name in scorers})
     texts = [example.text for example in gold]
     for name in timed:
         result = result.with_facts(name, measure_speed(scorers[name], texts, config.latency_rows))
     rights = {name: one.right for name, one in judged.items()}
     return replace(result, comparisons=_comparisons(figures, rights, result.metric))
+
+
+def gold_of(split: Split) -> tuple[Example, ...]:
+    """The rows that measure.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not split.gold:
+        raise DataError(f"{type(split).__name__} has no row a person has judged: label some rows, then measure")
+    return split.gold
+
+
+def basis_of(split: Split, rows: Sequence[Example], policy: Policy, config: EvaluateConfig) -> Basis:
+    """What the figures of a split rest on; `rows` are those with categories."""
+    return Basis(
+        policy=f"{policy.name} {policy.version}",
+        kind=policy.kind,
+        split=type(split).__name__,
+        rows=len(split.gold),
+        bootstrap=config.bootstrap,
+        benign=policy.benign,
+        categories=policy.ids,
+        support=_support(rows, policy),
+        names={one.id: {str(lang): text for lang, text in one.short.items()} for one in policy.categories},
+    )
 
 
 def _ask(name: str, scorer: Scorer, gold: Sequence[Example]) -> list[Scores]:
@@ -86,28 +103,29 @@ def _parts(gold: Sequence[Example], told: Told) -> tuple[tuple[list[Example], To
     return parts[0], parts[1]
 
 
-def _of_categories(judged: Mapping[str, Judged], config: EvaluateConfig, seed: int) -> dict[str, Figures]:
-    def measure(one: Judged) -> Callable[[Floats], Figures]:
-        return lambda weights: category_figures(one, weights)
-
+def of_categories(
+    judged: Mapping[Name, Judged],
+    times: int,
+    seed: int,
+    figures: Callable[[Judged, Floats], Figures] = category_figures,
+) -> dict[Name, Figures]:
+    """`figures` of every model: the value, then the value on each resample of the rows, which all models share."""
     rows = max((len(one.truth) for one in judged.values()), default=0)
-    return _sampled({name: measure(one) for name, one in judged.items()}, rows, config.bootstrap, seed)
+    return _sampled({name: partial(figures, one) for name, one in judged.items()}, rows, times, seed)
 
 
 def _of_scores(rows: Sequence[Example], told: Told, config: EvaluateConfig, seed: int) -> dict[str, Figures]:
-    def measure(scores: Sequence[Scores]) -> Callable[[Floats], Figures]:
-        return lambda weights: score_figures(rows, scores, weights)
-
-    return _sampled({name: measure(scores) for name, scores in told.items()}, len(rows), config.bootstrap, seed)
+    measures = {name: partial(score_figures, rows, scores) for name, scores in told.items()}
+    return _sampled(measures, len(rows), config.bootstrap, seed)
 
 
 def _sampled(
-    measures: Mapping[str, Callable[[Floats], Figures]], rows: int, times: int, seed: int
-) -> dict[str, Figures]:
+    measures: Mapping[Name, Callable[[Floats], Figures]], rows: int, times: int, seed: int
+) -> dict[Name, Figures]:
     """Every figure's value, then its value on each resample: shape (1 + times,)."""
     if not rows:
         return {name: {} for name in measures}
-    found: dict[str, dict[str, list[Floats]]] = {name: {} for name in measures}
+    found: dict[Name, dict[str, list[Floats]]] = {name: {} for name in measures}
     for weights in (metrics.ones(rows), *metrics.resamples(rows, times, seed)):
         for name, measure in measures.items():
             for figure, values in measure(weights).items():
@@ -115,19 +133,25 @@ def _sampled(
     return {name: {figure: np.concatenate(v) for figure, v in figures.items()} for name, figures in found.items()}
 
 
-def _estimate(samples: Floats) -> Estimate:
+def estimate(samples: Floats) -> Estimate:
+    """A figure and its interval from its value and its resamples, shape (1 + times,)."""
     return Estimate(float(samples[0]), *metrics.interval(samples[1:]))
 
 
 def _model(judged: Judged | None, rows: Sequence[Example], figures: Figures) -> ModelResult:
-    details = _details(judged, rows) if judged else ModelResult({})
-    whole = {figure: _estimate(samples) for figure, samples in figures.items() if "/" not in figure}
+    whole, by_category = estimates(figures)
+    return replace(details(judged, rows) if judged else ModelResult({}), metrics=whole, per_class=by_category)
+
+
+def estimates(figures: Figures) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
+    """Figures of all rows, and figures by category."""
+    whole = {figure: estimate(samples) for figure, samples in figures.items() if "/" not in figure}
     by_category: dict[str, dict[str, Estimate]] = {}
     for key, samples in figures.items():
         category, slash, figure = key.partition("/")
         if slash:
-            by_category.setdefault(category, {})[figure] = _estimate(samples)
-    return replace(details, metrics=whole, per_class=by_category)
+            by_category.setdefault(category, {})[figure] = estimate(samples)
+    return whole, by_category
 
 
 def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
@@ -137,7 +161,8 @@ def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
     return {name: sum(name in one for one in given) for name in policy.ids}
 
 
-def _details(judged: Judged, rows: Sequence[Example]) -> ModelResult:
+def details(judged: Judged, rows: Sequence[Example]) -> ModelResult:
+    """What a run shows beside its figures: confusion, reliability, curves and mistakes."""
     confidence, correct = judged.claims
     bins = metrics.reliability(confidence.ravel(), correct.ravel())
     ranked = metrics.ranking(judged.harmful, judged.risk, metrics.ones(len(rows)))
@@ -190,7 +215,11 @@ def _comparisons(figures: Mapping[str, Figures], rights: Mapping[str, Bools], me
     adjusted = metrics.holm(p) if rights else p
     made = {}
     for name, raw, corrected in zip(others, p, adjusted, strict=True):
-        other = figures[name][metric]
-        kept = np.divide(student, other, out=np.full(student.shape, np.nan), where=other > 0)
-        made[name] = Comparison(metric, _estimate(kept), _estimate(student - other), raw, corrected)
+        made[name] = Comparison(metric, *held_against(student, figures[name][metric]), raw, corrected)
     return made
+
+
+def held_against(ours: Floats, theirs: Floats) -> tuple[Estimate, Estimate]:
+    """Ratio and difference of one figure of two models on the same resamples, each (1 + times,)."""
+    kept = np.divide(ours, theirs, out=np.full(ours.shape, np.nan), where=theirs > 0)
+    return estimate(kept), estimate(ours - theirs)

@@ -124,6 +124,12 @@ def category_figures(judged: Judged, weights: Floats) -> Figures:
     return figures | _risk_figures(judged, weights) | {"ece": _calibration(judged, weights)}
 
 
+def macro_f1(judged: Judged, weights: Floats) -> Figures:
+    """The figure that models are compared by, alone, at a small part of the work of all figures."""
+    counted = metrics.counts(judged.truth, judged.said, weights)
+    return {"macro_f1": counted.macro(counted.f1)}
+
+
 def _answer_figures(judged: Judged, weights: Floats) -> Figures:
     counted = metrics.counts(judged.truth, judged.said, weights)
     figures = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,35 @@ def write_report(evaluation: Evaluation, context: ReportContext, out: Path, conf
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    page = Page(evaluation, context, config, load_words(config.language))
+    words = load_words(config.language)
+    page = Page(evaluation, context, config, words)
+    told = {"rows": f"{evaluation.rows:,}", "policy": evaluation.policy, "bootstrap": f"{evaluation.bootstrap:,}"}
+    values = {
+        "words": words,
+        "title": words("title", run=context.name),
+        "subtitle": words("subtitle", split=words(f"split_{evaluation.split}"), **told),
+        "verdict": verdict(evaluation, words),
+        "comparison": comparison_table(page),
+        "sections": sections(page),
+    }
+    return write_pages(values, evaluation.to_json(), out)
+
+
+def write_pages(values: Mapping[str, Any], figures: Mapping[str, Any], out: Path) -> Path:
+    """Fill both templates with `values`, and write them and the figures to the folder `out`; returns the page.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        (out / name).write_text(_rendered(f"{name}.j2", page), encoding="utf-8")
-    figures = json.dumps(evaluation.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
-    (out / "metrics.json").write_text(figures + "\n", encoding="utf-8")
+        (out / name).write_text(_rendered(f"{name}.j2", values), encoding="utf-8")
+    written = json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False)
+    (out / "metrics.json").write_text(written + "\n", encoding="utf-8")
     return out / "report.html"
 
 
-def _rendered(template: str, page: Page) -> str:
+def _rendered(template: str, values: Mapping[str, Any]) -> str:
     jinja = need("jinja2", "train")
     environment = jinja.Environment(
         loader=jinja.PackageLoader("tamis.judge"),
@@ -42,16 +62,6 @@ def _rendered(template: str, page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = markdown_cell
-    evaluation, words = page.evaluation, page.words
-    told = {"rows": f"{evaluation.rows:,}", "policy": evaluation.policy, "bootstrap": f"{evaluation.bootstrap:,}"}
-    values: dict[str, Any] = {
-        "words": words,
-        "title": words("title", run=page.context.name),
-        "subtitle": words("subtitle", split=words(f"split_{evaluation.split}"), **told),
-        "verdict": verdict(evaluation, words),
-        "comparison": comparison_table(page),
-        "sections": sections(page),
-    }
     text: str = environment.get_template(template).render(values)
     return text
 

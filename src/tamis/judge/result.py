@@ -101,11 +101,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """All models on one split.
+class Basis:
+    """What figures rest on.
 
     `split` is the name of its type; `categories` are ids in the policy's order; `support` counts gold rows by category;
-    `names` are short names by id and language; `comparisons` go by the other model's name.
+    `names` are short names by id and language.
     """
 
     policy: str
@@ -117,6 +117,12 @@ class Evaluation:
     categories: tuple[str, ...]
     support: Mapping[str, int]
     names: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Evaluation(Basis):
+    """All models on one split; `comparisons` go by the other model's name."""
+
     models: Mapping[str, ModelResult]
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
 
@@ -133,7 +139,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN is null."""
-        tree: dict[str, Any] = _plain(_ADAPTER.dump_python(self, mode="json"))
+        tree: dict[str, Any] = plain(_ADAPTER.dump_python(self, mode="json"))
         return tree
 
     @classmethod
@@ -145,9 +151,10 @@ class Evaluation:
 _ADAPTER: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` with null for every number that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ from tamis.judge.tables import (
     settings_table,
     speed_table,
 )
-from tamis.judge.verdict import number, percent, signed, span
+from tamis.judge.verdict import chance, number, percent, signed, span
 from tamis.judge.words import Words
 
 LOWER_IS_BETTER = frozenset({"ece", "mae", "fpr_at_recall_0.95"})
@@ -106,8 +106,7 @@ def comparison_table(page: Page) -> Table | None:
     for name, one in evaluation.comparisons.items():
         difference = f"{signed(one.difference.value)} ({span(one.difference, words, signed)})"
         kept = f"{percent(one.retention.value)} ({span(one.retention, words, percent)})"
-        p = "–" if math.isnan(one.p_holm) else "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}"
-        rows.append([words.model(name), difference, kept, p, words("no" if one.is_noise else "yes")])
+        rows.append([words.model(name), difference, kept, chance(one.p_holm), words("no" if one.is_noise else "yes")])
     head = [words(f"compare_{key}") for key in ("against", "difference", "ratio", "p", "sure")]
     return Table(head, rows, note=words("compare_note", metric=words(f"metric_{evaluation.metric}")))
 
@@ -123,13 +122,18 @@ def _figures(page: Page, names: Sequence[str]) -> Table:
     best: set[tuple[int, int]] = set()
     for name in names:
         found = [model.metrics.get(name) for model in models.values()]
-        known = [one.value for one in found if one and math.isfinite(one.value)]
         if not any(found):
             continue
-        top = (min if name in LOWER_IS_BETTER else max)(known, default=math.nan)
-        best |= {(len(rows), j + 1) for j, one in enumerate(found) if one and _same(one.value, top)}
-        rows.append([words(f"metric_{name}"), *(_estimate(one, words) for one in found)])
+        best |= {(len(rows), j + 1) for j in best_of(name, found)}
+        rows.append([words(f"metric_{name}"), *(estimate_cell(one, words) for one in found)])
     return Table([words("figure"), *(words.model(name) for name in models)], rows, bold=frozenset(best))
+
+
+def best_of(figure: str, found: Sequence[Estimate | None]) -> set[int]:
+    """Places of the best estimates of a figure, ties included."""
+    known = [one.value for one in found if one and math.isfinite(one.value)]
+    top = (min if figure in LOWER_IS_BETTER else max)(known, default=math.nan)
+    return {i for i, one in enumerate(found) if one and _same(one.value, top)}
 
 
 def _same(value: float, best: float) -> bool:
@@ -137,7 +141,8 @@ def _same(value: float, best: float) -> bool:
     return abs(value - best) < 0.0005
 
 
-def _estimate(one: Estimate | None, words: Words) -> str:
+def estimate_cell(one: Estimate | None, words: Words) -> str:
+    """An estimate with its interval; a dash without one."""
     if one is None or math.isnan(one.value):
         return words("dash")
     return f"{number(one.value)} ({span(one, words)})"
@@ -151,7 +156,8 @@ def _classes(page: Page) -> Section:
         return Section("classes", title, (words("no_figures"),))
     drawn = []
     for name in present:
-        rows = [(words.model(key), model.per_class[name]["f1"]) for key, model in evaluation.models.items()]
+        models = evaluation.models.items()
+        rows = [(words.model(key), model.per_class[name]["f1"], i) for i, (key, model) in enumerate(models)]
         label = f"{page.category(name)} ({evaluation.support[name]:,})"
         drawn.append(Chart(label, charts.bars(label, rows)))
     tables = tuple(_class_table(page, name, present) for name in evaluation.models)
@@ -163,7 +169,7 @@ def _class_table(page: Page, model: str, present: Sequence[str]) -> Table:
     figures = ("precision", "recall", "f1", "auroc", "average_precision")
     rows = [
         [page.category(name), f"{page.evaluation.support[name]:,}"]
-        + [_estimate(result.per_class[name][figure], words) for figure in figures]
+        + [estimate_cell(result.per_class[name][figure], words) for figure in figures]
         for name in present
     ]
     head = [words("class"), words("rows"), *(words(f"metric_{figure}") for figure in figures)]
@@ -189,12 +195,16 @@ def _risk(page: Page) -> Section:
         return Section("risk", title, (words("risk_empty"),))
     roc = [Series(name, model.roc, i) for i, (name, model) in enumerate(models.items())]
     curve = [Series(name, model.precision_recall, i) for i, (name, model) in enumerate(models.items())]
+    return Section("risk", title, (words("risk_note"),), risk_charts(roc, curve, words), page.legend)
+
+
+def risk_charts(roc: Sequence[Series], precision_recall: Sequence[Series], words: Words) -> tuple[Chart, Chart]:
+    """The two curves of finding harm, the zone of high recall shaded."""
     fpr, recall, precision = (Axis(words(f"axis_{key}")) for key in ("fpr", "recall", "precision"))
-    drawn = (
+    return (
         _chart(words("roc"), roc, fpr, recall, Zone(bottom=HIGH_RECALL)),
-        _chart(words("precision_recall"), curve, recall, precision, Zone(left=HIGH_RECALL)),
+        _chart(words("precision_recall"), precision_recall, recall, precision, Zone(left=HIGH_RECALL)),
     )
-    return Section("risk", title, (words("risk_note"),), drawn, page.legend)
 
 
 def _chart(title: str, series: Sequence[Series], x: Axis, y: Axis, zone: Zone | None = None, **more: bool) -> Chart:
@@ -313,7 +323,11 @@ def _try(page: Page) -> Section:
 
 
 def _settings(page: Page) -> Section:
-    words, settings = page.words, page.context.settings
+    return settings_section(page.context.settings, page.words)
+
+
+def settings_section(settings: Mapping[str, Any], words: Words) -> Section:
+    """The settings, folded."""
     title = words("section_settings")
     if not settings:
         return Section("settings", title, (words("settings_empty"),))

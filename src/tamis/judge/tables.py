@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tamis.judge.result import Evaluation, Mistake
+from tamis.judge.result import Evaluation, Mistake, Speed
 from tamis.judge.verdict import percent
 from tamis.judge.words import Words
 
@@ -67,14 +67,15 @@ def speed_table(evaluation: Evaluation, words: Words) -> Table:
     models = evaluation.models
     lines: dict[str, list[str]] = {}
     for place, model in enumerate(models.values()):
-        cells = {**_timed(model.speed, words), **{words.known("fact", k): _fact(k, v) for k, v in model.facts.items()}}
+        cells = timed_cells(model.speed, words) | fact_cells(model.facts, words)
         for name, cell in cells.items():
             lines.setdefault(name, [words("dash")] * len(models))[place] = cell
     rows = [[name, *cells] for name, cells in lines.items()]
     return Table([words("figure"), *(words.model(name) for name in models)], rows)
 
 
-def _timed(speed: Any, words: Words) -> dict[str, str]:
+def timed_cells(speed: Speed | None, words: Words) -> dict[str, str]:
+    """Latency, throughput and memory by name; empty when nothing was timed."""
     if speed is None:
         return {}
     keys = {
@@ -86,6 +87,11 @@ def _timed(speed: Any, words: Words) -> dict[str, str]:
         "memory": speed.peak_mb,
     }
     return {words(f"speed_{key}"): quantity(value) for key, value in keys.items()}
+
+
+def fact_cells(facts: Mapping[str, float | str], words: Words) -> dict[str, str]:
+    """What the caller says of a model, by name."""
+    return {words.known("fact", key): _fact(key, value) for key, value in facts.items()}
 
 
 def _fact(key: str, value: float | str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tamis.judge.evaluate import STUDENT
-from tamis.judge.result import Comparison, Estimate, Evaluation
+from tamis.judge.result import Basis, Comparison, Estimate, Evaluation
 from tamis.judge.words import Words
 
 Tone = Literal["good", "fair", "bad", "plain"]
@@ -65,7 +65,7 @@ def verdict(evaluation: Evaluation, words: Words) -> Verdict:
 
 def linear_models(evaluation: Evaluation) -> list[str]:
     """Names of the linear models among the comparisons, the best first; `svm_teacher` was trained on other labels."""
-    names = [name for name in evaluation.comparisons if name == LINEAR or name.startswith(f"{LINEAR}_")]
+    names = [name for name in evaluation.comparisons if is_linear(name)]
     return sorted(names, key=lambda name: -_value(evaluation, name))
 
 
@@ -95,8 +95,13 @@ def _teacher(evaluation: Evaluation, words: Words) -> list[Finding]:
     name = next(filter(_is_teacher, evaluation.comparisons), None)
     if name is None:
         return [Finding("plain", words("verdict_no_teacher"))]
-    kept, value = evaluation.comparisons[name].retention, _value(evaluation, name)
-    said = {**_said(evaluation, words), "teacher": number(value)}
+    return kept_of_teacher(evaluation.comparisons[name], _value(evaluation, name), words)
+
+
+def kept_of_teacher(compared: Comparison, value: float, words: Words) -> list[Finding]:
+    """Which share of the teacher's figure, `value`, a student keeps."""
+    kept = compared.retention
+    said = {"metric": words(f"metric_{compared.metric}"), "teacher": number(value)}
     if not math.isfinite(kept.value):
         return [Finding("bad", words("verdict_kept_undefined", **said))]
     level, tone = _level(kept.value)
@@ -155,15 +160,21 @@ def _classes(evaluation: Evaluation, words: Words) -> list[Finding]:
 
 
 def _cautions(evaluation: Evaluation, words: Words) -> list[Finding]:
-    found = []
-    if evaluation.split != "TestSplit":
-        found.append(Finding("fair", words("verdict_not_test", split=words(f"split_{evaluation.split}"))))
-    if evaluation.rows < FEW:
-        found.append(Finding("fair", words("verdict_few", rows=f"{evaluation.rows:,}")))
+    found = cautions(evaluation, words)
     student = evaluation.models.get(STUDENT)
     if student and student.metrics["answered"].value < 1:
         share = percent(1 - student.metrics["answered"].value)
         found.append(Finding("fair", words("verdict_unanswered", share=share)))
+    return found
+
+
+def cautions(basis: Basis, words: Words) -> list[Finding]:
+    """What weakens every figure: rows that are no test split, or few of them."""
+    found = []
+    if basis.split != "TestSplit":
+        found.append(Finding("fair", words("verdict_not_test", split=words(f"split_{basis.split}"))))
+    if basis.rows < FEW:
+        found.append(Finding("fair", words("verdict_few", rows=f"{basis.rows:,}")))
     return found
 
 
@@ -179,6 +190,11 @@ def _is_teacher(name: str) -> bool:
     return name == TEACHER or name.startswith(f"{TEACHER}_")
 
 
+def is_linear(name: str) -> bool:
+    """Whether a model is linear by its name."""
+    return name == LINEAR or name.startswith(f"{LINEAR}_")
+
+
 def number(value: float) -> str:
     """Three decimals; a dash for NaN."""
     return f"{value:.3f}" if math.isfinite(value) else "–"
@@ -192,6 +208,11 @@ def signed(value: float) -> str:
 def percent(value: float) -> str:
     """A share as a percentage with one decimal."""
     return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
+
+
+def chance(p: float) -> str:
+    """A p value with three decimals."""
+    return "< 0.001" if p < 0.001 else number(p)
 
 
 def span(estimate: Estimate, words: Words, show: Callable[[float], str] = number) -> str:
