@@ -9,10 +9,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.teach.conftest import FakeEndpoint, running
+from tests.tiny import write_recipe
 
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, content_id
@@ -133,3 +135,19 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path
     folder = tmp_path_factory.mktemp("bert")
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return _with_tokenizer(folder, tokenizer)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    """A real HTTP server that answers as an OpenAI-compatible one does."""
+    with running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def recipe(
+    tmp_path: Path, tiny_qwen: Path, endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Writes a tiny recipe, with other sections where they are given."""
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    return lambda **changes: write_recipe(tmp_path, tiny_qwen, endpoint.url, changes)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 from tests.teach.conftest import FakeEndpoint, running
+from tests.tiny import SAID
 
 import tamis
 from tamis.config import RunConfig
@@ -25,62 +26,6 @@ from tamis.records import Example, content_id
 from tamis.stages import baselines, to_label
 
 REFUSAL = (400, {"error": {"message": "Content Exists Risk"}}, {})
-SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
-SAID = {
-    "normal": "正常聊天{}去公园散步遇到老朋友",
-    "gambling": "赌博平台{}注册送彩金快来上车",
-    "fraud": "欺诈兼职{}轻松月入过万私我带你",
-}
-
-
-@pytest.fixture
-def endpoint() -> Iterator[FakeEndpoint]:
-    with running() as fake:
-        yield fake
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_qwen: Path, endpoint: FakeEndpoint) -> Callable[..., Path]:
-    def write(**changes: object) -> Path:
-        lines = [f"{text.format(scene * 3)},{label}" for label, text in SAID.items() for scene in SCENES]
-        (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
-        tree = {
-            "name": "tiny",
-            "out": str(tmp_path / "run"),
-            "policy": {"only": list(SAID)},
-            "data": {
-                "sources": [{"path": str(tmp_path / "rows.csv")}],
-                "near_duplicate": 1.0,
-                "gold": 9,
-                "split": {"validation": 0.2, "calibration": 0.1, "test": 0.2},
-            },
-            "teacher": {
-                "kind": "openai",
-                "model": "m",
-                "base_url": endpoint.url,
-                "few_shot": {"n": 3},
-                "self_check": 2,
-            },
-            "student": {"model": str(tiny_qwen), "max_tokens": 48, "pretrained_dtype": "float32"},
-            "train": {
-                "epochs": 3,
-                "learning_rate": 0.02,
-                "batch_size": 8,
-                "precision": "float32",
-                "checkpoint_seconds": 0,
-            },
-            "evaluate": {"bootstrap": 100, "latency_rows": 3},
-        }
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(tree | changes, allow_unicode=True))
-        return path
-
-    return write
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "test")
 
 
 def test_text_to_bundle_and_a_rerun_does_nothing(

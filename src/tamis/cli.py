@@ -73,6 +73,22 @@ export = _verb("export", "export", "Write the bundle.", "tamis export recipes/de
 
 
 @app.command()
+def experiment(
+    matrix: Annotated[Path, typer.Argument(metavar="MATRIX", help="A YAML file of variants, see recipes/matrix.yaml.")],
+    out: Out = None,
+    set_: Set = None,
+) -> None:
+    """Train many variants on the same rows and say which is better, and whether that is more than noise.
+
+    Example: `tamis experiment recipes/matrix.yaml`
+    """
+    from tamis.experiment import run_experiment
+    from tamis.recipe import load_experiment
+
+    run_experiment(load_experiment(matrix, [*(set_ or []), *([f"out={out}"] if out else [])]))
+
+
+@app.command()
 def moderate(
     texts: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="Texts, or `-` for one a line of standard input.")

@@ -5,7 +5,7 @@ Every setting is listed with its default in docs/configuration.md, which is gene
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -364,7 +364,9 @@ class ExperimentConfig(Section):
     name: str = Field("experiment", description="Shown in the report.")
     out: str = Field("runs/experiment", description="Folder of everything the experiment makes.")
     recipe: str | dict[str, Any] = Field(description="A recipe's file, or its settings.")
-    variants: dict[str, VariantConfig] = Field(min_length=1, description="Students to train, by name.")
+    variants: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], VariantConfig] = Field(
+        min_length=1, description="Students to train, by name."
+    )
     against: str = Field("A-lora", description="The variant the others are measured against.")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Each variant is trained once a seed.")
     workers: int | None = Field(

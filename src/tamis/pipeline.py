@@ -12,7 +12,6 @@ from typing import Literal, get_args
 from tamis import stages
 from tamis.config import RunConfig
 from tamis.errors import ConfigError
-from tamis.policy import load_policy
 from tamis.workspace import Workspace
 
 Stage = Literal["ingest", "label", "distill", "evaluate", "report", "export"]
@@ -31,8 +30,7 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
     if until not in get_args(Stage):
         raise ConfigError(f"no stage {until!r}; there are {', '.join(get_args(Stage))}")
     stages.check(config)
-    policy = load_policy(config.policy.path)
-    policy = policy.only(config.policy.only) if config.policy.only else policy
+    policy = stages.policy_of(config)
     steps = stages.Stages(config, policy)
     with Workspace(config.out, until) as work:
         # Text becomes examples, cleaned and de-duplicated, in four splits that share nothing.

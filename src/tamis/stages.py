@@ -28,7 +28,7 @@ from tamis.learn.schedule import compares_states
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.records import NO_ANSWER, Example, Scorer, Scores, Splits, TeacherSignal, content_id
 from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
 from tamis.store import Store
@@ -260,6 +260,12 @@ class Stages:
 
     def nothing(self, out: Path) -> None:
         """A stage whose result nobody reads."""
+
+
+def policy_of(config: RunConfig) -> Policy:
+    """The policy a recipe names, with the categories it keeps."""
+    policy = load_policy(config.policy.path)
+    return policy.only(config.policy.only) if config.policy.only else policy
 
 
 def ingest_inputs(config: RunConfig, policy: Policy) -> Any:

@@ -16,14 +16,15 @@ from tamis.jobs import PREFIX, end_with_parent
 from tamis.judge.calibrate import fit_temperature
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, merged
-from tamis.policy import Policy, load_policy
+from tamis.policy import Policy
 from tamis.recipe import parse_config, read_tree
 from tamis.records import Scores, Splits
-from tamis.stages import Labelled, Stages, at_temperature, distil_inputs, student_facts
-from tamis.workspace import Workspace
+from tamis.stages import Labelled, Stages, at_temperature, distil_inputs, policy_of, student_facts
+from tamis.workspace import Workspace, fingerprint, finished
 
 RECIPE = "recipe.json"
 ANSWERS = "answers.json"
+DONE = "done.txt"
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class Answers:
     seconds: float
 
 
-def write_variant(folder: Path, config: RunConfig, shared: Path) -> None:
-    """Lay down what a process needs to make one student."""
+def write_variant(folder: Path, config: RunConfig, shared: Path) -> bool:
+    """Lay down what a process needs to make one student; returns whether it is made already."""
     folder.mkdir(parents=True, exist_ok=True)
-    tree = {"shared": str(shared), "recipe": config.model_copy(update={"out": str(folder)}).model_dump(mode="json")}
+    recipe = config.model_copy(update={"out": str(folder)}).model_dump(mode="json")
+    tree = {"shared": str(shared), "made_of": finished(shared, "label")["inputs"], "recipe": recipe}
     (folder / RECIPE).write_text(json.dumps(tree, ensure_ascii=False, indent=1), encoding="utf-8")
+    done = folder / DONE
+    return done.is_file() and done.read_text() == fingerprint(tree)
 
 
 def make_variant(folder: Path) -> None:
@@ -54,10 +58,11 @@ def make_variant(folder: Path) -> None:
     steps = Stages(config, policy_of(config))
     splits = steps.load_splits(shared / "ingest")
     labelled = steps.load_labelled(shared / "label") if config.teacher.kind != "none" else Labelled({}, None)
-    made = (shared / "stages.json").read_text()
+    inputs = [distil_inputs(config), tree["made_of"]]
     with Workspace(folder, "answer") as work:
-        student = work.run("distill", [distil_inputs(config), made], steps.distil(splits, labelled), steps.load_student)
+        student = work.run("distill", inputs, steps.distil(splits, labelled), steps.load_student)
         work.run("answer", None, lambda out: _ask(student, splits, out), steps.nothing)
+    (folder / DONE).write_text(fingerprint(tree))
 
 
 def _ask(student: Student, splits: Splits, out: Path) -> None:
@@ -76,19 +81,12 @@ def answers_of(folder: Path, policy: Policy) -> Answers:
     """What `make_variant` left in a folder."""
     found = json.loads((folder / "answer" / ANSWERS).read_text())
     history: Sequence[dict[str, float]] = json.loads((folder / "distill" / "history.json").read_text())
-    stages = json.loads((folder / "stages.json").read_text())
     return Answers(
         [policy.scores(dict(zip(policy.ids, row, strict=True))) for row in found["probabilities"]],
         found["facts"],
         max(entry["macro_f1"] for entry in history),
-        sum(stage["seconds"] for stage in stages.values()),
+        sum(finished(folder, stage)["seconds"] for stage in ("distill", "answer")),
     )
-
-
-def policy_of(config: RunConfig) -> Policy:
-    """The policy a recipe names, with the categories it keeps."""
-    policy = load_policy(config.policy.path)
-    return policy.only(config.policy.only) if config.policy.only else policy
 
 
 def main() -> None:

@@ -88,8 +88,9 @@ class Workspace:
         log.info("%s: started", name)
         began = time.monotonic()
         result = work(folder)
-        self._finish(name, folder)
-        log.info("%s: done in %.0f s", name, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._finish(name, folder, seconds)
+        log.info("%s: done in %.0f s", name, seconds)
         return result
 
     def _is_whole(self, name: str, folder: Path) -> bool:
@@ -100,12 +101,18 @@ class Workspace:
     def _finished(self) -> dict[str, Any]:
         return json.loads(self._done.read_text()) if self._done.is_file() else {}
 
-    def _finish(self, name: str, folder: Path) -> None:
+    def _finish(self, name: str, folder: Path, seconds: float) -> None:
         files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        done = {"inputs": self._before, "files": sorted(file for file in files if file != INPUTS)}
+        done = {"inputs": self._before, "files": sorted(file for file in files if file != INPUTS), "seconds": seconds}
         fresh = self._done.with_suffix(".partial")
         fresh.write_text(json.dumps(self._finished() | {name: done}, indent=1))
         fresh.replace(self._done)
+
+
+def finished(out: Path, name: str) -> dict[str, Any]:
+    """Fingerprint of the inputs, files and seconds of a stage that was finished in the folder of a run."""
+    stages: dict[str, dict[str, Any]] = json.loads((out / "stages.json").read_text())
+    return stages[name]
 
 
 def fingerprint(inputs: Any) -> str:

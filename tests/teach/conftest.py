@@ -125,12 +125,6 @@ def running() -> Iterator[FakeEndpoint]:
 
 
 @pytest.fixture
-def endpoint() -> Iterator[FakeEndpoint]:
-    with running() as fake:
-        yield fake
-
-
-@pytest.fixture
 def second() -> Iterator[FakeEndpoint]:
     """Another one, for whom the first refuses."""
     with running() as fake:

@@ -43,7 +43,7 @@ from tamis.records import Example, Scores, Split
 
 HALF = 0.5
 RANK = "rank"
-"""Group of the students that differ in adapter rank, and the fact that says which."""
+"""The fact that says how students that differ in nothing else differ."""
 
 Runs = Mapping[int, Judged]
 
@@ -54,9 +54,9 @@ class Candidate:
 
     Args:
         name: unique; `teacher`, `svm` and `svm_...` are known as what they are.
-        group: free; `D` and `rank` have a comparison of their own.
+        group: free; `D` has a comparison of its own.
         runs: by seed, one answer a gold row of the split in its order; a model without chance has seed 0 alone.
-        facts: parameters, rank, tokens and what else a caller knows.
+        facts: parameters, tokens and what else a caller knows; those with a `rank` make a curve.
         speed: if it was timed.
         failed: by seed, a sentence why that run is missing.
     """
@@ -113,7 +113,7 @@ def contest(
         standings={name: _shown(one, runs[name], gold, name in drawn) for name, one in standings.items()},
         changes=_changes(pairs, compared, right),
         omnibus=_omnibus(right),
-        ranks=_ranks(candidates, compared, against),
+        ranks=_ranks(candidates, compared),
         disagreements=_disagreements(gold, runs, right, best, policy),
     )
 
@@ -227,13 +227,9 @@ def _omnibus(right: Mapping[str, Floats]) -> Omnibus | None:
     return Omnibus(*metrics.cochran(np.stack(list(right.values()), axis=1))) if len(right) > 1 else None
 
 
-def _ranks(candidates: Sequence[Candidate], compared: Mapping[str, Floats], against: str) -> Ranks | None:
-    """The curve over adapter ranks; None with fewer than two."""
-    ranks = {
-        one.name: float(one.facts[RANK])
-        for one in candidates
-        if one.runs and RANK in one.facts and (one.group == RANK or one.name == against)
-    }
+def _ranks(candidates: Sequence[Candidate], compared: Mapping[str, Floats]) -> Ranks | None:
+    """The curve over the candidates that have the fact `rank`; None with fewer than two."""
+    ranks = {one.name: float(one.facts[RANK]) for one in candidates if one.runs and RANK in one.facts}
     return knee({name: compared[name] for name in sorted(ranks, key=lambda name: (ranks[name], name))})
 
 

@@ -1,0 +1,131 @@
+"""Many tiny students of one recipe, in processes of their own, and the report about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from psutil import process_iter
+from tests.teach.conftest import FakeEndpoint
+
+from tamis.config import ExperimentConfig
+from tamis.errors import ConfigError
+from tamis.experiment import recipes_of, run_experiment
+from tamis.recipe import load_experiment, read_tree
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def matrix(recipe: Write, tmp_path: Path) -> Write:
+    """Writes an experiment of a tiny recipe: two students, one that cannot be, and two ranks."""
+
+    def write(**changes: object) -> Path:
+        base = yaml.safe_load(recipe().read_text())
+        base["student"] |= {"lora": {"layers": 1, "rank": 4}}
+        tree: dict[str, Any] = {
+            "name": "tiny matrix",
+            "out": str(tmp_path / "matrix"),
+            "recipe": base,
+            "seeds": [0],
+            "workers": 2,
+            "variants": {
+                "A-lora": {"group": "A", "set": {"teacher.kind": "none"}},
+                "D1": {"group": "D", "set": {"objective.alpha": 1, "objective.beta": 0}},
+                "D2": {"group": "D"},
+                "D2-r2": {"group": "rank", "set": {"student.lora.rank": 2}},
+                "broken": {"group": "D", "set": {"student.lora.layers": 9}},
+            },
+        }
+        path = tmp_path / "matrix.yaml"
+        path.write_text(yaml.safe_dump(tree | changes, allow_unicode=True))
+        return path
+
+    return write
+
+
+def test_all_students_are_compared_and_one_that_fails_stops_no_other(
+    matrix: Write, endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    path = matrix(seeds=[0, 1])
+    out = run_experiment(load_experiment(path))
+    found = json.loads((out / "metrics.json").read_text())
+    assert set(found["standings"]) >= {"A-lora", "D1", "D2", "D2-r2", "broken", "teacher", "svm", "svm_teacher"}
+    assert set(found["ranks"]["names"]) == {"D2-r2", "D2"}
+    assert found["best"] in {"D1", "D2", "D2-r2"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "the model has 2 layers, got 9" in page
+    trained = found["standings"]["D2"]["facts"]["trainable_parameters"]
+    assert trained > found["standings"]["D2-r2"]["facts"]["trainable_parameters"]
+    assert len(list((tmp_path / "matrix" / "shared" / "states").glob("*.states"))) == 2, "with the teacher and without"
+    asked = endpoint.asked.total()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "matrix").rglob("trained.safetensors")}
+    assert len(stamps) == 8
+    run_experiment(load_experiment(path))
+    assert endpoint.asked.total() == asked
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(
+    matrix: Write, endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    path = matrix(workers=1)
+    command = [str(Path(sys.executable).parent / "tamis"), "experiment", str(path)]
+    first = tmp_path / "matrix" / "variants" / "A-lora-0" / "answer" / "answers.json"
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not first.is_file() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert child.poll() is None, "it ended before it could be killed"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    while any(f"tamis.variant {tmp_path}" in " ".join(one.info["cmdline"] or ()) for one in process_iter(["cmdline"])):
+        assert time.monotonic() < deadline, "a student outlived its experiment"
+        time.sleep(0.2)
+    stamp = first.stat().st_mtime_ns
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert first.stat().st_mtime_ns == stamp
+    told = {name: (tmp_path / "matrix" / "variants" / f"{name}-0" / "answer" / "answers.json") for name in ("D1", "D2")}
+    killed = {name: json.loads(path.read_text())["probabilities"] for name, path in told.items()}
+    whole = load_experiment(path, [f"out={tmp_path / 'whole'}"])
+    run_experiment(whole)
+    for name, rows in killed.items():
+        again = tmp_path / "whole" / "variants" / f"{name}-0" / "answer" / "answers.json"
+        assert json.loads(again.read_text())["probabilities"] == rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {"A-lora": {"set": {"data.gold": 3}}}}, "A-lora changes data, which all variants share"),
+        ({"variants": {"A-lora": {"set": {"teacher.model": "x"}}}}, "A-lora changes teacher"),
+        ({"variants": {"A-lora": {"set": {"train.epoch": 3}}}}, r"variants\.A-lora: .*did you mean 'epochs'"),
+        ({"against": "A"}, "against is 'A', the variants are A-lora"),
+        ({"variant": {}}, "unknown setting 'variant', did you mean 'variants'"),
+        ({"variants": {"a/b": {}}, "against": "a/b"}, "variants"),
+    ],
+)
+def test_an_experiment_that_cannot_be_is_refused_before_any_work(
+    matrix: Write, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = matrix(**changes)
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(load_experiment(path))
+    assert not (tmp_path / "matrix").exists()
+
+
+def test_a_recipe_may_be_a_file(matrix: Write, recipe: Write, tmp_path: Path) -> None:
+    tree = yaml.safe_load(matrix().read_text()) | {"recipe": str(recipe())}
+    base, configs = recipes_of(ExperimentConfig.model_validate(tree), read_tree(recipe()))
+    assert base.out == str(tmp_path / "matrix" / "shared")
+    assert configs["A-lora"].teacher.kind == "none"
+    assert configs["D1"].objective.beta == 0
