@@ -19,6 +19,7 @@ from tests.tiny import SAID
 
 import tamis
 from tamis.config import RunConfig
+from tamis.data import load_splits
 from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
 from tamis.recipe import load_config
@@ -100,6 +101,32 @@ def test_a_bundle_never_labels_what_it_learnt_from(recipe: Callable[..., Path], 
     teacher = {"kind": "bundle", "model": str(tmp_path / "first" / "bundle"), "self_check": 0}
     with pytest.raises(TeacherError, match="was trained on row"):
         run(load_config(recipe(teacher=teacher), [f"out={tmp_path / 'second'}"]))
+
+
+def test_a_chain_of_assistants_hands_the_answers_down(
+    recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    path = recipe()
+    tree = yaml.safe_load(path.read_text())
+    assistant = {"student": tree["student"], "train": tree["train"]}
+    config = load_config(
+        recipe(assistants=[assistant]), ["teacher.features=[-1]", "objective.distill={kl: 1, angle: 1}"]
+    )
+    config = config.model_copy(update={"objective": config.objective.model_copy(update={"relate": "hidden"})})
+    assert run(config) == tmp_path / "run" / "bundle"
+    read = [
+        (tmp_path / "run" / part / "label" / "signals.jsonl").read_text().splitlines() for part in (".", "assistant1")
+    ]
+    own, first = [[json.loads(line) for line in lines] for lines in read]
+    assert {signal["teacher"].partition(":")[0] for signal in first} == {"openai"}
+    assert {signal["teacher"].partition(" ")[0].partition("-")[0] for signal in own} == {"bundle"}
+    gold = {example.id for example in load_splits(tmp_path / "run" / "ingest").train.gold}
+    assert gold
+    assert not gold & {signal["example_id"] for signal in own}, "it is not asked about what it learnt by heart"
+    assert all(signal["feature"] for signal in own)
+    asked = endpoint.asked.total()
+    run(config)
+    assert endpoint.asked.total() == asked
 
 
 def test_a_bundle_of_another_policy_is_no_teacher(recipe: Callable[..., Path], tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tamis.experiment import recipes_of
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
-from tamis.recipe import load_config
+from tamis.recipe import load_config, load_experiment
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-RECIPES = sorted(FOLDER.glob("*.yaml"))
+MATRICES = [FOLDER / "matrix.yaml"]
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(MATRICES))
 KINDS = {"openai", "gguf", "bundle", "ensemble", "none"}
 
 
@@ -34,6 +36,16 @@ def test_a_recipe_can_be_read(path: Path) -> None:
     assert config.out == f"runs/{path.stem}"
     assert config.student.model in CATALOGUE
     assert set(config.objective.distill) <= set(LOSSES)
+
+
+def test_the_variants_of_a_matrix_are_recipes() -> None:
+    for path in MATRICES:
+        config = load_experiment(path)
+        assert f"tamis experiment recipes/{path.name}" in path.read_text(encoding="utf-8").splitlines()[0]
+        base, variants = recipes_of(config, config.recipe)
+        assert base.student.model in CATALOGUE
+        assert {"A-lora", "D1", "D2", "D3", "D4", "D5"} <= set(variants)
+        assert all(set(one.objective.distill) <= set(LOSSES) for one in variants.values())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

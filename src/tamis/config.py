@@ -330,6 +330,14 @@ class GateConfig(Section):
     macro_f1: float | None = Field(None, ge=0, le=1, description="Student macro-F1 on the test split.")
 
 
+class AssistantConfig(Section):
+    """A student between teacher and student, which learns from the one before and teaches the next."""
+
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+
+
 class RunConfig(Section):
     """One run, from text to bundle."""
 
@@ -343,6 +351,9 @@ class RunConfig(Section):
     policy: PolicyConfig = PolicyConfig()
     data: DataConfig
     teacher: TeachingConfig = TeachingConfig()
+    assistants: tuple[AssistantConfig, ...] = Field(
+        (), description="Students between teacher and student, the largest first, see [assistants](#assistants)."
+    )
     student: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()

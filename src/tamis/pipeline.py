@@ -29,6 +29,11 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
     """
     if until not in get_args(Stage):
         raise ConfigError(f"no stage {until!r}; there are {', '.join(get_args(Stage))}")
+    *assistants, config = stages.chain(config)
+    if until != "ingest":
+        # A student between teacher and student is a run of its own, and its bundle the teacher of the next.
+        for assistant in assistants:
+            run(assistant)
     stages.check(config)
     policy = stages.policy_of(config)
     steps = stages.Stages(config, policy)

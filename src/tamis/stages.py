@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import LoggerType
 
-from tamis.config import RunConfig, TeacherConfig
+from tamis.config import GateConfig, RunConfig, TeacherConfig, TeachingConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
 from tamis.errors import ConfigError, DataError, GateError
@@ -260,6 +260,23 @@ class Stages:
 
     def nothing(self, out: Path) -> None:
         """A stage whose result nobody reads."""
+
+
+def chain(config: RunConfig) -> list[RunConfig]:
+    """The runs of a recipe: one for each assistant, then its own, each with the bundle before as the teacher.
+
+    Teacher assistants: Mirzadeh et al., 2020, arXiv 1902.03393. An assistant is asked about the rows without a human
+    label alone, since it has learnt the others by heart.
+    """
+    runs, teacher = [], config.teacher
+    for number, assistant in enumerate(config.assistants, 1):
+        out = Path(config.out) / f"assistant{number}"
+        own = {name: getattr(assistant, name) for name in ("student", "objective", "train")}
+        alone = {"name": f"{config.name}, assistant {number}", "out": str(out), "gate": GateConfig(), "assistants": ()}
+        runs.append(config.model_copy(update={"teacher": teacher} | own | alone))
+        kept = config.teacher.model_dump(include={"limit", "features", "live"})
+        teacher = TeachingConfig(kind="bundle", model=str(out / "bundle"), label="unlabelled", self_check=0, **kept)
+    return [*runs, config.model_copy(update={"teacher": teacher, "assistants": ()})]
 
 
 def policy_of(config: RunConfig) -> Policy:
