@@ -25,12 +25,12 @@ STUDENTS = ("multilingual-e5-small", "qwen2.5-coder-0.5b-instruct")
 PARTS = {"teacher": (0, 1000), "student": (1000, 1300), "unlabelled": (1300, 2000)}
 
 
-def parts_of(gold: Path, folder: Path) -> None:
-    """Cut the gold into the three parts, in the order of the hashes of its texts."""
+def parts_of(gold: Path, folder: Path, parts: dict[str, tuple[int, int]]) -> None:
+    """Cut the gold into parts, in the order of the hashes of its texts."""
     with gzip.open(gold, "rt", encoding="utf-8") as file:
         rows = sorted(map(json.loads, file), key=lambda row: content_id(row["text"]))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (start, end) in PARTS.items():
+    for name, (start, end) in parts.items():
         path = folder / f"{name}.jsonl"
         if not path.exists():  # A fresh time stamp would have every step done again.
             path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows[start:end]))
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="category ids of the gold; all of the policy without it")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parts_of(options.gold, options.out)
+    parts_of(options.gold, options.out, PARTS)
     test = {"path": str(options.test), "split": "test"}
     only = [f"policy.only={json.dumps(options.only)}"] if options.only else []
     teacher = options.out / "teacher"
