@@ -20,7 +20,7 @@ RANK = 3
 def base(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
     loaded = load_base(request.getfixturevalue(request.param), torch.float32)
-    put(loaded, {name: _fresh(module) for name, module in linear(loaded).items()})  # type: ignore[arg-type]
+    put(loaded, {name: _fresh(module) for name, module in linear(loaded).items()})
     return loaded
 
 
@@ -55,9 +55,9 @@ def test_a_saved_folder_says_itself_which_layers_are_factored(base: nn.Module, t
     with torch.inference_mode():
         back = load_base(tmp_path, torch.float32)
         torch.testing.assert_close(back.eval()(ids).last_hidden_state, base.eval()(ids).last_hidden_state)
-    assert ranks_of(back.config) == ranks_of(base.config)  # type: ignore[arg-type]
-    assert len(ranks_of(back.config)) >= 6  # type: ignore[arg-type]
-    assert linear(back).keys() == {f"{name}.{part}" for name in ranks_of(base.config) for part in ("down", "up")}  # type: ignore[arg-type]
+    assert ranks_of(back.config) == ranks_of(base.config)
+    assert len(ranks_of(back.config)) >= 6
+    assert linear(back).keys() == {f"{name}.{part}" for name in ranks_of(base.config) for part in ("down", "up")}
 
 
 class Watch(TorchFunctionMode):
@@ -77,7 +77,7 @@ class Watch(TorchFunctionMode):
 def test_the_weights_that_were_replaced_are_never_held(tiny_bert: Path, tmp_path: Path) -> None:
     base = load_base(tiny_bert, torch.float32)
     layers = {name: module for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-    put(base, {name: _fresh(module) for name, module in layers.items()})  # type: ignore[arg-type]
+    put(base, {name: _fresh(module) for name, module in layers.items()})
     base.save_pretrained(tmp_path)  # type: ignore[operator]
     replaced = {tuple(layer.weight.shape) for layer in layers.values()} - {(32, 32)}  # which a BERT's pooler has too
     assert replaced == {(64, 32), (32, 64)}
@@ -91,7 +91,7 @@ def test_the_weights_that_were_replaced_are_never_held(tiny_bert: Path, tmp_path
 
 def test_ranks_that_the_weights_do_not_have_are_refused(base: nn.Module, tmp_path: Path) -> None:
     base.save_pretrained(tmp_path)  # type: ignore[operator]
-    ranks = ranks_of(base.config)  # type: ignore[arg-type]
+    ranks = ranks_of(base.config)
     with pytest.raises(WeightsError, match=r"is \[3, .*\] and config.json wants \[5, .*\]: they are of two models"):
         load_base(edited(tmp_path, factored=dict.fromkeys(ranks, 5)), torch.float32)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tamis import stages
 from tamis.config import load_config
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
@@ -34,6 +35,7 @@ def test_a_recipe_can_be_read(path: Path) -> None:
     assert config.out == f"runs/{path.stem}"
     assert config.student.model in CATALOGUE
     assert set(config.objective.distill) <= set(LOSSES)
+    stages.check(config)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

@@ -210,7 +210,7 @@ def test_a_run_that_stopped_ends_with_the_same_weights(
             raise StoppedError
         show(values)  # type: ignore[arg-type]
 
-    first._apply = until  # type: ignore[method-assign, assignment]
+    first._apply = until  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
         first.run()
     with safe_open(tmp_path / "halves" / "progress.safetensors", "pt") as file:

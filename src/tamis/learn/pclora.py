@@ -69,17 +69,17 @@ def make_fading(base: nn.Module, names: Iterable[str], rank: int) -> None:
     Raises:
         ConfigError: a rank at which the factors are no smaller than the weight.
     """
-    for name in names:
-        linear = base.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        inputs, outputs = linear.in_features, linear.out_features
+    chosen = set(names)
+    linear = {n: m for n, m in base.named_modules() if n in chosen and isinstance(m, nn.Linear)}
+    for name, layer in linear.items():
+        outputs, inputs = layer.weight.shape
         largest = (inputs * outputs - 1) // (inputs + outputs)
         if rank > largest:
             raise ConfigError(
-                f"student.lora.rank: factors of rank {rank} are no smaller than {name}, {outputs} x {inputs}, which they"
-                f" replace: take at most {largest}, or name other layers in student.lora.targets"
+                f"student.lora.rank: factors of rank {rank} are no smaller than {name}, {outputs} x {inputs}, which"
+                f" they replace: take at most {largest}, or name other layers in student.lora.targets"
             )
-        base.set_submodule(name, Fading(linear, rank))
+        base.set_submodule(name, Fading(layer, rank))
 
 
 def fade(network: nn.Module, progress: float) -> None:
