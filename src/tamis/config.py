@@ -194,14 +194,25 @@ class LoraConfig(Section):
     )
 
 
+class PcloraConfig(Section):
+    """Progressive compression (Hwang et al., 2024): pretrained weights fade, factors of low rank remain."""
+
+    until: float = Field(
+        0.8, gt=0, le=1, description="Share of the training over which they fade; a checkpoint is kept from then on."
+    )
+
+
 class StudentConfig(Section):
     """The small model."""
 
     model: str = Field("qwen2.5-coder-0.5b-instruct", description="Catalogue name, hub id, folder or GGUF file.")
-    mode: Literal["lora", "full", "head"] = Field(
-        "lora", description="What is trained: adapters, everything, or the head alone."
+    mode: Literal["lora", "full", "head", "pclora"] = Field(
+        "lora",
+        description="What is trained: adapters, everything, the head alone, or factors that replace the layers `lora`"
+        " names at its rank and leave a smaller model (alpha and dropout play no part).",
     )
     lora: LoraConfig = LoraConfig()
+    pclora: PcloraConfig = PcloraConfig()
     max_tokens: int = Field(256, ge=8, description="Tokens a window; longer texts are scored in overlapping windows.")
     template: str | None = Field(
         None, description="How a text is shown, e.g. `query: {text}`; the catalogue knows what its models expect."

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
 from tamis.errors import WeightsError
+from tamis.factored import factored_class, ranks_of
 
 Pooling = Literal["mean", "last", "first"]
 WORTHWHILE, SIMILAR = 192, 0.75
@@ -189,23 +190,31 @@ def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
     Attention is the plain one: on a processor the fused kernel's bfloat16 backward pass takes a third of a step.
 
     Raises:
-        WeightsError: the folder holds no model, or weights are missing from it.
+        WeightsError: the folder holds no model, or weights are missing from it or have another shape.
     """
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     try:
-        base, info = AutoModel.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        ranks = ranks_of(config)
+        base, info = (factored_class(MODEL_MAPPING[type(config)], ranks) if ranks else AutoModel).from_pretrained(
             folder,
             dtype=dtype,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation=attention,
+            ignore_mismatched_sizes=True,
         )
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} weights, first {missing[0]}: it is another model's file")
+    if info["mismatched_keys"]:
+        name, found, wanted = sorted(info["mismatched_keys"])[0]
+        raise WeightsError(
+            f"{folder}: {name} is {list(found)} and config.json wants {list(wanted)}: they are of two models"
+        )
     if hasattr(base, "pooler"):
         base.pooler = None
     return base

@@ -39,7 +39,10 @@ def trained(student: Student, examples: tuple[Example, ...], out: Path) -> dict[
     return {name: weight.clone() for name, weight in student.trained().items()}
 
 
-@pytest.mark.parametrize("changes", [{"lora": {"layers": 1}}, {"mode": "head"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"lora": {"layers": 1}}, {"mode": "head"}, {"mode": "pclora", "lora": {"layers": 1, "rank": 4}}],
+)
 def test_frozen_layers_computed_once_give_the_weights_of_computing_them_always(
     base: Path,
     changes: dict[str, object],

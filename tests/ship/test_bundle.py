@@ -147,3 +147,29 @@ def test_pitfall_17_a_near_tie_may_flip_a_clear_decision_may_not(bundle: Path, s
     assert parity["clear_flips"] == 0
     with pytest.raises(BundleError, match="otherwise than the student"):
         require_parity(moderator, lambda _: nudged(0.4), TEXTS)
+
+
+@pytest.mark.parametrize("base", ["tiny_qwen", "tiny_bert"])
+def test_a_compressed_bundle_is_smaller_and_decides_as_its_student(
+    base: str, request: pytest.FixtureRequest, small_policy: Policy, tmp_path: Path
+) -> None:
+    def exported(mode: str) -> tuple[Student, Path]:
+        settings = {"model": str(request.getfixturevalue(base)), "mode": mode, "lora": {"rank": 2}}
+        config = StudentConfig.model_validate(settings | {"max_tokens": 24, "pretrained_dtype": "float32"})
+        made = build_student(config, small_policy)
+        served = merged(made)
+        spec = BundleSpec.of(served.network, made.encoder, small_policy)
+        return served, write_bundle(served.network, made.encoder, small_policy, spec, [], tmp_path / mode)
+
+    (whole, full), (compressed, small) = exported("lora"), exported("pclora")
+    weights = [sum(p.numel() for p in student.network.base.parameters()) for student in (whole, compressed)]
+    sizes = [(folder / "model" / "model.safetensors").stat().st_size for folder in (full, small)]
+    assert weights[0] > 1.4 * weights[1]
+    # Four bytes a weight, but for the names in the header.
+    assert sizes[0] - sizes[1] == pytest.approx(4 * (weights[0] - weights[1]), abs=4000)
+    loaded = load_bundle(small)
+    assert sum(p.numel() for p in loaded.network.base.parameters()) == weights[1]
+    wanted = scorer_of(compressed)(TEXTS)
+    for scores, expected in zip(loaded.score(TEXTS), wanted, strict=True):
+        assert scores.risk == pytest.approx(expected.risk, abs=0.02)
+    assert require_parity(loaded, scorer_of(compressed), TEXTS)["clear_flips"] == 0

@@ -1,4 +1,4 @@
-"""The student: a frozen base with LoRA, or all of it, and a new head; saved as what was trained, no more."""
+"""The student: a frozen or fading base with adapters, or all of it, and a new head; saved as what was trained."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from tamis import models
 from tamis.config import StudentConfig
 from tamis.errors import ConfigError, TrainingError
+from tamis.learn.pclora import drop_faded, fade, make_fading
 from tamis.network import DTYPES, Network, Pooling, bfloat16_is_fast, is_decoder, layers_of, load_base
 from tamis.policy import Policy
 from tamis.windows import Encoder
@@ -46,7 +47,7 @@ class Student:
         return {name: p.detach() for name, p in self.network.named_parameters() if name in self.learnt}
 
     def load(self, path: Path) -> None:
-        """Put saved weights in place.
+        """Put saved weights in place; they are those of a student whose base has faded, where it fades.
 
         Raises:
             TrainingError: the file is of a student with other weights.
@@ -57,6 +58,7 @@ class Student:
                 f"{path} is of another student (other rank, targets or mode): remove it and train again"
             )
         self.network.load_state_dict(state, strict=False)
+        fade(self.network, 1.0)
 
     def save(self, folder: Path) -> None:
         """Write what was trained, the head included, the tokenizer and how to rebuild the rest."""
@@ -102,7 +104,7 @@ def hold_still(student: Student, layers: int | None) -> None:
 
 
 def merged(student: Student) -> Student:
-    """The student with its LoRA merged into the weights, as it is served; the one given is left as it is.
+    """The student as it is served, its LoRA merged or its faded weights dropped; the one given is left as it is.
 
     Merging happens in float32: in 16 bits small updates are lost, and a 4-bit base is ruined by it.
     """
@@ -110,6 +112,8 @@ def merged(student: Student) -> Student:
     fresh.network.load_state_dict(student.trained(), strict=False)
     if student.config.mode == "lora":
         fresh.network.base = fresh.network.base.merge_and_unload()  # type: ignore[operator]
+    elif student.config.mode == "pclora":
+        drop_faded(fresh.network.base)
     fresh.network.base.to(_dtype(student.config))
     return replace(student, network=fresh.network.eval().requires_grad_(requires_grad=False))
 
@@ -134,6 +138,9 @@ def _adapted(base: nn.Module, config: StudentConfig) -> nn.Module:
         return base
     base.requires_grad_(False)
     if config.mode == "head":
+        return base
+    if config.mode == "pclora":
+        make_fading(base, _modules(base, config), config.lora.rank)
         return base
     lora = PeftLora(
         r=config.lora.rank,

@@ -24,6 +24,7 @@ from tamis.learn.batches import Knowledge, Rows, States, batches, micro_batches,
 from tamis.learn.learner import Learner, Seen
 from tamis.learn.losses import RELATION, RISK_RELATION
 from tamis.learn.objective import Objective, Targets, Weights
+from tamis.learn.pclora import compressed, constant_layers, fade, faded
 from tamis.learn.progress import State, load_progress, save_progress, save_tensors
 from tamis.learn.schedule import Stage, plan
 from tamis.learn.score import labelled, quality_of
@@ -135,7 +136,8 @@ class Trainer:
         """Let the adapters below the stage's layers rest, and compute the layers that do not change once."""
         network = self.student.network
         hold_still(self.student, stage.layers)
-        depth, layers = frozen_layers(network), len(layers_of(network.base))
+        depth = min(frozen_layers(network), constant_layers(network))
+        layers = len(layers_of(network.base))
         for layer in self.learner.layers:
             if layers + layer < depth:
                 raise TrainingError(
@@ -150,6 +152,7 @@ class Trainer:
         # Dropout depends on the step alone, so a resumed run draws the same masks.
         torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)
         self._set_rate()
+        self._fade()
         weights = stage.weights_at(self.state.step)
         batch = self._batch(stage)
         values: dict[str, float] = {}
@@ -214,12 +217,15 @@ class Trainer:
         if (step - stage.start) % every and step != stage.end:
             self.accelerator.log({f"loss/{name}": value for name, value in values.items()}, step=step)
             return False
+        self._fade()
         quality = quality_of(self.student, self.validation, self.config.recall_floor)
         epoch = stage.epoch + (step - stage.start) / stage.per_epoch
         entry = {"step": step, "epoch": epoch, **values, **asdict(quality)}
         self.state.history.append(entry)
         self.accelerator.log(entry, step=step)
         log.info("step %d: %s", step, json.dumps(entry))
+        if not faded(self.student.network):
+            return True  # What still leans on weights that will be gone is no checkpoint, however good.
         if self.state.best is None or quality.beats(self.state.best):
             self.state.best, self.state.stale = quality, 0
             save_tensors(self.student.trained(), self.best_path)
@@ -260,6 +266,11 @@ class Trainer:
         factor = rate_factor(self.state.step, self.steps, self.config.warmup, self.config.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+
+    def _fade(self) -> None:
+        """Fade what fades as far as it is at this step; a resumed run goes on from there."""
+        until = self.steps * self.student.config.pclora.until
+        fade(self.student.network, self.state.step / until)
 
     def _unsynchronised(self, last: bool) -> nullcontext[None]:
         return nullcontext() if last else self.accelerator.no_sync(self.network)
@@ -340,5 +351,5 @@ def train(
     soft, hard = int(rows.targets.has_soft.sum()), int(rows.targets.has_hard.sum())
     state = Trainer(student, rows, validation, objective, config, out, knowledge.states).run()
     trained = sum(weight.numel() for weight in student.trained().values())
-    student.facts.update(trainable_parameters=trained, soft_rows=soft, hard_rows=hard)
+    student.facts.update(trainable_parameters=trained, soft_rows=soft, hard_rows=hard, **compressed(student.network))
     return state
