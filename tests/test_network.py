@@ -15,6 +15,7 @@ from tamis.network import (
     load_base,
     logits_of,
     mixed_precision,
+    outputs_of,
     pad,
     pool,
 )
