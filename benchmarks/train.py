@@ -23,7 +23,6 @@ from tamis import models
 from tamis.config import LoraConfig, ObjectiveConfig, SourceConfig, StudentConfig, TrainConfig
 from tamis.data.sources import read
 from tamis.learn.batches import rows_of
-from tamis.learn.objective import Objective
 from tamis.learn.student import _modules, build_student
 from tamis.learn.train import Trainer
 from tamis.policy import Policy, load_policy
@@ -46,11 +45,10 @@ def ours(config: StudentConfig, policy: Policy, examples: list[Example]) -> tupl
     rows = rows_of(examples, {}, student.encoder, policy)
     train = TrainConfig(epochs=1, batch_size=BATCH, report_to=(), evaluations=1)
     with tempfile.TemporaryDirectory() as out:
-        objective = Objective(ObjectiveConfig(), policy.kind, 0, distils=False)
-        trainer = Trainer(student, rows, ValidationSplit(tuple(examples[:1])), objective, train, Path(out))
+        trainer = Trainer(student, rows, ValidationSplit(tuple(examples[:1])), ObjectiveConfig(), train, Path(out))
         started = time.perf_counter()
         while trainer.state.step < trainer.steps:
-            trainer._step()
+            trainer._step(trainer.stages[0])
         return time.perf_counter() - started, sum(trainer.lengths)
 
 
