@@ -22,7 +22,7 @@ from tamis.config import ObjectiveConfig, TrainConfig
 from tamis.errors import TrainingError
 from tamis.learn.batches import Knowledge, Rows, States, batches, micro_batches, rows_of
 from tamis.learn.learner import Learner, Seen
-from tamis.learn.losses import RELATION, RISK_RELATION
+from tamis.learn.losses import FEATURE, RELATION, RISK_RELATION
 from tamis.learn.objective import Objective, Targets, Weights
 from tamis.learn.pclora import compressed, constant_layers, fade, faded
 from tamis.learn.progress import State, load_progress, save_progress, save_tensors
@@ -138,7 +138,8 @@ class Trainer:
         hold_still(self.student, stage.layers)
         depth = min(frozen_layers(network), constant_layers(network))
         layers = len(layers_of(network.base))
-        for layer in self.learner.layers:
+        compared = self.learner.layers if any(stage.weights.get(name) for name in FEATURE) else ()
+        for layer in compared:
             if layers + layer < depth:
                 raise TrainingError(
                     f"objective.layers compares layer {layer} of the student, which is frozen: adapt more layers"
