@@ -41,7 +41,14 @@ class SourceConfig(Section):
     )
     text: str = Field("text", description="Column of the text.")
     label: str | None = Field(
-        "label", description="Column of the human verdict (several: separated by `|`); null where there is none."
+        "label",
+        description="Column of the human verdict (several: separated by `|`, `!x` for one that does not hold); null where"
+        " there is none.",
+    )
+    unlisted: Literal["absent", "unknown"] = Field(
+        "absent",
+        description="Where a text may have several labels: what a row says of categories it does not list. `unknown`:"
+        " nothing, neither yes nor no.",
     )
     score: str | None = Field(None, description="Column of a human risk score in [0, 1].")
     lang: str | None = Field(None, description="Column of the language; without it the language is recognised.")

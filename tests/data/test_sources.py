@@ -114,7 +114,7 @@ def test_the_demo_without_a_category_of_the_policy_is_an_error() -> None:
         ('{"label": "normal"}', "no text"),
         ('{"text": 5, "label": "normal"}', "the text is no string"),
         ('{"text": "a", "label": "nonsense"}', "unknown label"),
-        ('{"text": "a", "label": ["normal", "abuse"]}', "several labels for a single-label policy"),
+        ('{"text": "a", "label": ["normal", "abuse"]}', "several labels where the policy allows one"),
         ('{"text": "a", "risk": 1.5}', "score out of [0, 1]"),
         ('{"text": "a", "risk": "high"}', "score is no number"),
         ('{"text": "a", "risk": true}', "score is no number"),

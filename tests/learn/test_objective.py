@@ -10,6 +10,7 @@ from tamis.learn.losses import distance, hidden_l2, kl
 from tamis.learn.objective import Objective, Targets, weights_of
 
 NAN = float("nan")
+HARM = (0.0, 1.0, 1.0)
 TARGETS = Targets(
     soft=torch.tensor([[0.8, 0.1, 0.1], [NAN, NAN, NAN], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]),
     hard=torch.tensor([0, 1, -1, 2]),
@@ -20,7 +21,7 @@ LOGITS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.1], [0.0, 
 def loss(logits: torch.Tensor, targets: Targets, total: float = 4, distils: bool = True) -> torch.Tensor:
     config = ObjectiveConfig()
     weights = weights_of(config, distils)
-    terms = Objective(config, "single_label", 0).terms(Seen(logits, logits), targets, total, weights)
+    terms = Objective(config, "single_label", HARM).terms(Seen(logits, logits), targets, total, weights)
     return sum(terms.values(), torch.zeros(()))
 
 
@@ -55,7 +56,7 @@ def test_multi_label_is_a_mean_over_categories() -> None:
     config = ObjectiveConfig(alpha=1, beta=0)
     targets = Targets(torch.tensor([[0.5, 0.5]]), torch.tensor([[NAN, NAN]]))
     logits = torch.tensor([[2.0, 2.0]])
-    terms = Objective(config, "multi_label", 0).terms(
+    terms = Objective(config, "multi_label", HARM[:2]).terms(
         Seen(logits, logits), targets, 1, weights_of(config, distils=True)
     )
     value = terms["kl"]
@@ -79,7 +80,7 @@ def seen_of(rows: int = 4, categories: int = 3) -> tuple[Seen, Targets]:
 def test_a_row_without_a_state_has_no_part_in_what_compares_states() -> None:
     seen, targets = seen_of()
     config = everything("hidden")
-    terms = Objective(config, "single_label", 0).terms(seen, targets, 4, weights_of(config, distils=True))
+    terms = Objective(config, "single_label", HARM).terms(seen, targets, 4, weights_of(config, distils=True))
     # Rows 0, 2 and 3 have an answer, and a state each: weights 0.9 of 1, 1 and 0.9 of 1.
     assert targets.states is not None
     each = [torch.stack([hidden_l2(own, targets.states[:, i]) for i, own in enumerate(seen.hidden)]).mean(0)]
@@ -95,7 +96,7 @@ def test_a_row_without_a_state_has_no_part_in_what_compares_states() -> None:
 def test_all_terms_are_finite_and_reach_the_student_whatever_the_number_of_rows(rows: int, relate: str) -> None:
     seen, targets = seen_of(rows)
     config = everything(relate)
-    terms = Objective(config, "single_label", 0).terms(seen, targets, rows, weights_of(config, distils=True))
+    terms = Objective(config, "single_label", HARM).terms(seen, targets, rows, weights_of(config, distils=True))
     assert set(terms) == {*config.distill, "supervised"}
     sum(terms.values(), torch.zeros(())).backward()
     assert seen.logits.grad is not None
@@ -106,7 +107,7 @@ def test_the_risk_of_several_labels_leaves_the_benign_one_out() -> None:
     config = ObjectiveConfig.model_validate({"distill": {"score_difference": 1.0}, "alpha": 1, "beta": 0})
     logits = torch.tensor([[9.0, 0.0, -1.0], [9.0, -1.0, 0.0]])
     targets = Targets(torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.2, 0.5]]), torch.full((2, 3), NAN))
-    terms = Objective(config, "multi_label", 0).terms(
+    terms = Objective(config, "multi_label", HARM).terms(
         Seen(logits, logits), targets, 2, weights_of(config, distils=True)
     )
     assert terms["score_difference"].item() == pytest.approx(0.0, abs=1e-9)
@@ -116,6 +117,6 @@ def test_states_that_are_missing_altogether_are_said() -> None:
     seen, targets = seen_of()
     config = everything("hidden")
     with pytest.raises(TrainingError, match=r"set teacher\.features"):
-        Objective(config, "single_label", 0).terms(
+        Objective(config, "single_label", HARM).terms(
             seen, Targets(targets.soft, targets.hard), 4, weights_of(config, distils=True)
         )
