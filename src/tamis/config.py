@@ -42,8 +42,8 @@ class SourceConfig(Section):
     text: str = Field("text", description="Column of the text.")
     label: str | None = Field(
         "label",
-        description="Column of the human verdict (several: separated by `|`, `!x` for one that does not hold); null where"
-        " there is none.",
+        description="Column of the human verdict (several: separated by `|`, `!x` for one that does not hold); null"
+        " where there is none.",
     )
     unlisted: Literal["absent", "unknown"] = Field(
         "absent",

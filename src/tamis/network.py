@@ -27,8 +27,8 @@ class OrdinalHead(nn.Module):
     """One score a text and ordered thresholds, so that a higher score never means a lower level.
 
     P(level > k) = sigmoid(score + b_k) with b_1 > b_2 > ...: the shared weights of CORAL (Cao, Mirjalili and Raschka,
-    2020, arXiv 1901.07884) in a cumulative link (McCullagh, 1980). CORAL's thresholds are in order where its own loss is
-    least; here a gap is a softplus, so they are under every loss, from the first step on.
+    2020, arXiv 1901.07884) in a cumulative link (McCullagh, 1980). CORAL's thresholds are in order where its own loss
+    is least; here a gap is a softplus, so they are under every loss, from the first step on.
 
     `bias` holds b_1 and then the gaps before their softplus. At first all levels are equally likely at a score of 0.
     """

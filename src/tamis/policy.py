@@ -14,7 +14,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tamis.errors import PolicyError
+from tamis.errors import DataError, PolicyError
 from tamis.records import Action, Example, Scores, uncertainty
 
 Language = Literal["zh", "en"]
@@ -109,7 +109,7 @@ class Policy(BaseModel):
 
     @property
     def harm(self) -> tuple[float, ...]:
-        """Risk of a text that certainly is of each category: 0 benign, 1 harmful; of a level, its share of the worst."""
+        """Risk of a text that is surely of each category: 0 benign, 1 harmful; of a level, its share of the worst."""
         if self.kind == "ordinal":
             worst = self.categories[-1].severity
             return tuple(category.severity / worst for category in self.categories)
@@ -156,9 +156,9 @@ class Policy(BaseModel):
         return sum(harmful) / total if total > 0 else float("nan")
 
     def named(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
-        """Categories an answer names: the likeliest, or of several those of at least 0.5; none where there is no answer.
+        """Categories an answer names: the likeliest, or where several may hold those of at least 0.5.
 
-        Where several may hold and no harmful one does, it is the benign one.
+        Where several may and no harmful one does it is the benign one; without an answer there is none.
         """
         if not probabilities:
             return ()
@@ -171,20 +171,18 @@ class Policy(BaseModel):
         """What people said of each category; one that nobody has judged is left out, all are where no one gave a label.
 
         Raises:
-            PolicyError: a category the policy does not have, or several where it allows one.
+            DataError: a category the policy does not have, or several where it allows one.
         """
         if not example.is_labelled:
             return {}
         given = (example.label,) if example.label is not None else example.labels or ()
         for name in given:
             if name not in self.ids:
-                raise PolicyError(
+                raise DataError(
                     f"row {example.id} is labelled {name!r}, the policy has {', '.join(self.ids)}: map it in `labels`"
                 )
         if self.kind != "multi_label" and len(given) > 1:
-            raise PolicyError(
-                f"row {example.id} has {len(given)} labels, the policy allows one: set kind: multi_label"
-            )
+            raise DataError(f"row {example.id} has {len(given)} labels, the policy allows one: set kind: multi_label")
         judged = {name: name in given for name in self.ids if name not in example.unknown}
         if not given and {*judged, self.benign} == set(self.ids):
             judged[self.benign] = True
@@ -197,7 +195,7 @@ class Policy(BaseModel):
         return example.score
 
     def levelled(self, example: Example) -> Example:
-        """The example with the level nearest to its score as its label; as it is where levels and scores do not meet."""
+        """The example labelled with the level nearest to its score; as it is without a score or without levels."""
         if self.kind != "ordinal" or example.score is None:
             return example
         risk = example.score

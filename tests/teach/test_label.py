@@ -149,11 +149,11 @@ def test_pitfall_5_agreement_with_itself(endpoint: FakeEndpoint, policy: Policy,
 
     endpoint.rule = rule
     config = settings(endpoint)
-    found = agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config)
+    found = agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config, policy)
     assert found["rows"] == 4
     assert found["same"] == 0.75
     assert found["distance"] > 0
-    agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config)
+    agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config, policy)
     assert all(endpoint.asked[row.text] == 2 for row in ROWS[:4])
 
 

@@ -256,7 +256,7 @@ class _Mapper:
             raise _BadCellError(f"the benign label denied: {self._policy.benign}, name what holds instead")
 
     def _told(self, labels: tuple[str, ...], denied: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Labels that hold and categories nobody has judged; the benign one follows from the others, and they from it."""
+        """Labels that hold and categories nobody has judged; the benign one follows from the others, they from it."""
         benign, said = self._policy.benign, {*labels, *denied}
         silent = [name for name in self._policy.ids if name not in said]
         if self._source.unlisted == "absent" or benign in labels or silent == [benign]:

@@ -147,9 +147,7 @@ def _hide_gold(train: Sequence[Example], keep: int, policy: Policy, seed: int) -
         for name, members in strata.items()
         for example in sorted(members, key=lambda example: _draw(seed, f"gold {example.id}"))[: quota[name]]
     }
-    return [
-        example if example.id in shown else replace(example, **NO_VERDICT) for example in train
-    ]
+    return [example if example.id in shown else replace(example, **NO_VERDICT) for example in train]
 
 
 def _shares(counts: Mapping[str, int], total: int) -> dict[str, int]:

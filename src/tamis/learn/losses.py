@@ -146,7 +146,7 @@ def binary_cross_entropy(student: Tensor, target: Tensor, smoothing: float = 0.0
 
 
 def risk_error(student: Tensor, target: Tensor) -> Tensor:
-    """Squared error of a risk score (Brier, 1950): log-odds of the student's risk and human scores in [0, 1], (rows,)."""
+    """Squared error (Brier, 1950) of the student's risk, given as log-odds, against human scores in [0, 1]: (rows,)."""
     return (F.sigmoid(student) - target).square()
 
 

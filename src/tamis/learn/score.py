@@ -24,8 +24,8 @@ SMALLEST = 1e-7
 class Quality:
     """A student on the validation split of `rows` rows.
 
-    Either the figures of human labels, `macro_f1` and `worst_recall`, or `score`, Spearman's correlation with human risk
-    scores; the others are None.
+    Either the figures of human labels, `macro_f1` and `worst_recall`, or `score`, Spearman's correlation with human
+    risk scores; the others are None.
     """
 
     macro_f1: float | None

@@ -104,7 +104,7 @@ class LocalTeacher:
             method="local_logits",
             outcome="ok" if known > 0 else "failed",
             probabilities=dict(scores.probabilities),
-            known_mass=known,
+            known_mass=min(1.0, known),
             risk=scores.risk if known > 0 else None,
             feature=feature,
         )
