@@ -19,7 +19,7 @@ def test_the_shipped_policy_covers_what_it_must_in_both_languages() -> None:
             assert len(category.definition[language]) > 20
             assert category.positive[language]
             assert category.negative[language]
-    assert shipped() == ["default"]
+    assert shipped() == ["default", "severity"]
 
 
 def test_a_stricter_threshold_never_blocks_more() -> None:

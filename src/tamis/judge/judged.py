@@ -59,7 +59,7 @@ class Judged:
 
     @property
     def harm_known(self) -> Floats:
-        """1 for a row that people found harmless or harmful, 0 for one they left open: weights of figures of the risk."""
+        """1 for a row that people found harmless or harmful, 0 for one they left open: weights of its figures."""
         return self.known[:, self.benign].astype(float)
 
     @property
