@@ -58,7 +58,11 @@ def recipe(tmp_path: Path, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "name": "kinds",
             "out": str(tmp_path / "run"),
             "policy": {"path": policy},
-            "data": {"sources": [{"path": str(tmp_path / "rows.csv"), **source}], "near_duplicate": 1.0, "split": split},
+            "data": {
+                "sources": [{"path": str(tmp_path / "rows.csv"), **source}],
+                "near_duplicate": 1.0,
+                "split": split,
+            },
             "teacher": teacher,
             "student": {"model": str(tiny_qwen), "max_tokens": 48, "pretrained_dtype": "float32"},
             "train": {"epochs": 4, "learning_rate": 0.02, "batch_size": 8, "precision": "float32"},
@@ -72,7 +76,14 @@ def recipe(tmp_path: Path, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def asked(endpoint: FakeEndpoint) -> dict[str, Any]:
-    return {"kind": "openai", "model": "m", "base_url": endpoint.url, "few_shot": {"n": 4}, "self_check": 2, "prior_correction": False}
+    return {
+        "kind": "openai",
+        "model": "m",
+        "base_url": endpoint.url,
+        "few_shot": {"n": 4},
+        "self_check": 2,
+        "prior_correction": False,
+    }
 
 
 def read(path: Path) -> Any:

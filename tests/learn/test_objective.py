@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -120,3 +122,40 @@ def test_states_that_are_missing_altogether_are_said() -> None:
         Objective(config, "single_label", HARM).terms(
             seen, Targets(targets.soft, targets.hard), 4, weights_of(config, distils=True)
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm", "logits", "risk"),
+    [
+        ("single_label", HARM, [0.0, 0.0, 0.0], 2 / 3),
+        ("ordinal", (0.0, 0.5, 1.0), [0.0, 0.0, 0.0], 0.5),
+        ("ordinal", (0.0, 1 / 3, 2 / 3, 1.0), [math.log(p) for p in (0.5, 0.2, 0.2, 0.1)], 0.3),
+        ("multi_label", HARM, [9.0, 0.0, math.log(3)], 0.75),
+    ],
+)
+def test_a_score_teaches_the_risk_of_every_kind_of_policy(
+    kind: str, harm: tuple[float, ...], logits: list[float], risk: float
+) -> None:
+    rows = torch.tensor([logits], requires_grad=True)
+    hard = torch.full((1, len(harm)), NAN) if kind == "multi_label" else torch.tensor([-1])
+    targets = Targets(torch.full((1, len(harm)), NAN), hard, score=torch.tensor([0.1]))
+    config = ObjectiveConfig()
+    terms = Objective(config, kind, harm).terms(Seen(rows, rows), targets, 1, weights_of(config, distils=False))
+    assert set(terms) == {"score_error"}
+    assert terms["score_error"].item() == pytest.approx((risk - 0.1) ** 2, rel=1e-4)
+    terms["score_error"].backward()
+    assert rows.grad is not None
+    assert torch.isfinite(rows.grad).all()
+    assert rows.grad.abs().sum() > 0
+
+
+def test_labels_and_scores_share_a_batch_row_by_row() -> None:
+    config, uniform = ObjectiveConfig(), torch.zeros(4, 3)
+    targets = Targets(torch.full((4, 3), NAN), torch.tensor([0, -1, 2, -1]), score=torch.tensor([NAN, 0.5, NAN, NAN]))
+    assert targets.has_hard.tolist() == [True, True, True, False]
+    objective, weights = Objective(config, "ordinal", (0.0, 0.5, 1.0)), weights_of(config, distils=False)
+    terms = objective.terms(Seen(uniform, uniform), targets, 4, weights)
+    assert terms["supervised"].item() == pytest.approx(2 * math.log(3) / 4)
+    assert terms["score_error"].item() == pytest.approx(0.0, abs=1e-12)
+    halves = [objective.terms(Seen(uniform[i], uniform[i]), targets.at(i), 4, weights) for i in ([0, 3], [1, 2])]
+    assert sum(sum(half.values()).item() for half in halves) == pytest.approx(sum(terms.values()).item())
