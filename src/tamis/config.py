@@ -290,7 +290,10 @@ class GateConfig(Section):
     """What a student must reach before it is exported; null asks nothing."""
 
     retention: float | None = Field(
-        None, ge=0, le=2, description="Student macro-F1 over teacher macro-F1; of scores alone, Spearman's correlations."
+        None,
+        ge=0,
+        le=2,
+        description="Student macro-F1 over teacher macro-F1; of scores alone, Spearman's correlations.",
     )
     macro_f1: float | None = Field(None, ge=0, le=1, description="Student macro-F1 on the test split.")
 
