@@ -14,10 +14,12 @@ import yaml
 from tests.teach.conftest import FakeEndpoint, completion, serve
 
 import tamis
-from tamis.config import load_config
+from tamis.config import GateConfig, load_config
+from tamis.errors import GateError
 from tamis.network import OrdinalHead
 from tamis.pipeline import run
 from tamis.policy import load_policy
+from tamis.show import conclude
 
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
 SEVERAL = {
@@ -129,9 +131,13 @@ def test_several_labels_some_of_them_unknown_with_a_teacher(
     assert min(both.probabilities["gambling"], both.probabilities["fraud"]) > 0.5
 
 
-def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, tmp_path: Path) -> None:
+def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": text.format(scene * 3), "risk": score} for score, text in LEVELS.values() for scene in SCENES]
-    out = run(load_config(recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}))).parent
+    config = load_config(recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}))
+    made = run(config)
+    conclude(config, made)
+    assert "Spearman's" in capsys.readouterr().out
+    out = made.parent
     figures = read(out / "report" / "metrics.json")
     found = figures["models"]["student"]["metrics"]
     assert set(found) == {"spearman", "kendall", "mae", "answered"}
@@ -143,11 +149,13 @@ def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, tmp_path: Path) ->
     assert "Kendall" in (out / "report" / "report.md").read_text(encoding="utf-8")
     judge = tamis.load(out / "bundle")
     assert isinstance(judge.network.head, OrdinalHead)
+    with pytest.raises(GateError, match="macro_f1 is nan"):
+        run(config.model_copy(update={"gate": GateConfig(macro_f1=0.1)}))
     risks = [decision.risk for decision in judge([text.format("清晨") for _, text in LEVELS.values()])]
     assert risks[0] < 0.25 < risks[3]
 
 
-def test_levels_and_scores_mix_with_a_teacher(recipe: Recipe, endpoint: FakeEndpoint, tmp_path: Path) -> None:
+def test_levels_and_scores_mix_with_a_teacher(recipe: Recipe, endpoint: FakeEndpoint) -> None:
     def judged(_body: Any, text: str, _times: int) -> Any:
         word = next((word for word in ("轻微", "严重", "极端") if word in text), "正常")
         rest = "严重" if word == "轻微" else "轻微"

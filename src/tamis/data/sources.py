@@ -234,7 +234,7 @@ class _Mapper:
         denies = [several and name.startswith(DENIED) for name in found]
         bare = [name.removeprefix(DENIED) if no else name for name, no in zip(found, denies, strict=True)]
         mapped = [self._source.labels.get(name, name) for name in bare]
-        unknown = [name for name, label in zip(found, mapped, strict=True) if label not in self._policy.ids]
+        unknown = [name for name, label in zip(bare, mapped, strict=True) if label not in self._policy.ids]
         if unknown:
             self._unknown_rows += 1
             self._unknown.update(unknown)
