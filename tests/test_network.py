@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tamis.errors import WeightsError
 from tamis.network import (
     Network,
+    OrdinalHead,
     bfloat16_is_fast,
     by_length,
     is_decoder,
@@ -88,3 +92,58 @@ def test_a_decoder_is_told_from_an_encoder(tiny_qwen: Path, tiny_bert: Path) -> 
 def test_precision_is_the_wanted_one_or_what_is_fast(wanted: str, mixed: bool) -> None:
     with mixed_precision(torch.device("cpu"), wanted):
         assert torch.is_autocast_enabled("cpu") is mixed
+
+
+def ordinal(levels: int, bias: list[float] | None = None) -> OrdinalHead:
+    """A head over states of one number, which is the score."""
+    head = OrdinalHead(1, levels).double()
+    with torch.no_grad():
+        head.weight.fill_(1.0)
+        if bias is not None:
+            head.bias.copy_(torch.tensor(bias))
+    return head
+
+
+def test_cumulative_link_by_hand() -> None:
+    # log(e - 1) is a gap of 1: thresholds 0.5 and -0.5. At a score of 1: P(> 0) = sigmoid(1.5), P(> 1) = sigmoid(0.5).
+    head = ordinal(3, [0.5, math.log(math.e - 1)])
+    torch.testing.assert_close(head.thresholds, torch.tensor([0.5, -0.5], dtype=torch.float64))
+    found = head(torch.tensor([[1.0]], dtype=torch.float64)).exp()[0].tolist()
+    assert found == pytest.approx([1 - 0.8175745, 0.8175745 - 0.6224593, 0.6224593], abs=1e-6)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4])
+def test_all_levels_are_equally_likely_at_first(levels: int) -> None:
+    found = ordinal(levels)(torch.zeros(1, 1, dtype=torch.float64)).exp()[0]
+    assert found.tolist() == pytest.approx([1 / levels] * levels)
+
+
+def test_the_gradient_of_the_ordinal_head_is_right() -> None:
+    head = ordinal(4, [0.7, -0.3, 0.2])
+    states = torch.tensor([[-2.0], [0.3], [1.5]], dtype=torch.float64, requires_grad=True)
+
+    def logs(state: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(head, {"weight": weight, "bias": bias}, state)
+
+    assert torch.autograd.gradcheck(logs, (states, head.weight, head.bias))
+
+
+@given(st.lists(st.floats(-8, 8), min_size=3, max_size=3), st.floats(-30, 30), st.floats(0, 10), st.floats(0.2, 5))
+def test_thresholds_stay_ordered_and_a_higher_score_never_lowers_the_risk(
+    bias: list[float], score: float, more: float, temperature: float
+) -> None:
+    head = ordinal(4, bias)
+    assert (head.thresholds.diff() < 0).all()
+    logs = head(torch.tensor([[score], [score + more]], dtype=torch.float64))
+    assert torch.isfinite(logs).all()
+    assert logs.exp().sum(1).tolist() == pytest.approx([1, 1])
+    low, high = ((logs / temperature).softmax(1) @ torch.arange(4.0, dtype=torch.float64)).tolist()
+    assert high >= low - 1e-9
+
+
+def test_sixteen_standard_deviations_out_a_level_still_has_a_logarithm() -> None:
+    found = OrdinalHead(1, 4).double()
+    with torch.no_grad():
+        found.weight.fill_(1.0)
+    logs = found(torch.tensor([[-700.0], [700.0]], dtype=torch.float64))
+    assert torch.isfinite(logs).all()

@@ -7,6 +7,7 @@ import yaml
 
 from tamis.errors import PolicyError
 from tamis.policy import Actions, Policy, load_policy, parse_policy, shipped
+from tamis.records import Example
 
 HARMFUL = {"pornography", "gambling", "abuse", "fraud", "spam_ad", "self_harm", "violence"}
 
@@ -19,7 +20,7 @@ def test_the_shipped_policy_covers_what_it_must_in_both_languages() -> None:
             assert len(category.definition[language]) > 20
             assert category.positive[language]
             assert category.negative[language]
-    assert shipped() == ["default"]
+    assert shipped() == ["default", "severity"]
 
 
 def test_a_stricter_threshold_never_blocks_more() -> None:
@@ -93,3 +94,65 @@ def test_a_policy_that_is_not_utf_8(tmp_path: Path) -> None:
     path.write_bytes("name: 政策".encode("gb18030"))
     with pytest.raises(PolicyError, match=r"gb\.yaml is not UTF-8 \(byte 6\): save it as UTF-8$"):
         load_policy(path)
+
+
+def test_the_risk_of_levels_is_the_expected_severity_over_the_largest() -> None:
+    policy = load_policy("severity")
+    assert policy.harm == pytest.approx((0, 1 / 3, 2 / 3, 1))
+    # (0.5 * 0 + 0.2 * 1 + 0.2 * 2 + 0.1 * 3) / 3
+    assert policy.risk({"none": 0.5, "mild": 0.2, "serious": 0.2, "extreme": 0.1}) == pytest.approx(0.3)
+    assert load_policy("default").only(["normal", "fraud", "abuse"]).harm == (0, 1, 1)
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [0, 2, 1], [0, 1, 1]])
+def test_levels_out_of_order_are_refused(order: list[int]) -> None:
+    tree = load_policy("severity").model_dump(mode="json")
+    tree["categories"] = [tree["categories"][i] | {"id": f"l{place}"} for place, i in enumerate(order)]
+    with pytest.raises(PolicyError, match="each above the one before"):
+        parse_policy(yaml.safe_dump(tree), "here")
+
+
+def judged(**verdict: object) -> Example:
+    return Example("1", "x", "en", "made", **verdict)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "known"),
+    [
+        ({}, {}),
+        ({"score": 0.4}, {}),
+        ({"labels": ()}, {"normal": True, "fraud": False, "abuse": False}),
+        ({"labels": ("fraud",)}, {"normal": False, "fraud": True, "abuse": False}),
+        ({"labels": ("fraud",), "unknown": ("abuse",)}, {"normal": False, "fraud": True}),
+        ({"labels": (), "unknown": ("normal", "abuse")}, {"fraud": False}),
+        # Where no harmful category holds, the benign one does.
+        ({"labels": (), "unknown": ("normal",)}, {"normal": True, "fraud": False, "abuse": False}),
+    ],
+)
+def test_verdicts_say_what_is_known(verdict: dict[str, object], known: dict[str, bool]) -> None:
+    policy = load_policy("default").only(["normal", "fraud", "abuse"]).model_copy(update={"kind": "multi_label"})
+    assert policy.verdicts(judged(**verdict)) == known
+
+
+def test_scores_and_levels_meet_in_an_ordinal_policy_alone() -> None:
+    policy, other = load_policy("severity"), load_policy("default")
+    assert [policy.levelled(judged(score=s)).label for s in (0.0, 0.3, 0.55, 1.0)] == [
+        "none",
+        "mild",
+        "serious",
+        "extreme",
+    ]
+    assert policy.human_risk(judged(label="serious")) == pytest.approx(2 / 3)
+    assert policy.human_risk(judged(score=0.55)) == 0.55
+    assert other.levelled(judged(score=0.9)) == judged(score=0.9)
+    assert other.human_risk(judged(label="fraud")) is None
+
+
+def test_an_answer_names_its_likeliest_category_or_all_of_one_half() -> None:
+    policy = load_policy("default").only(["normal", "fraud", "abuse"])
+    several = policy.model_copy(update={"kind": "multi_label"})
+    answer = {"normal": 0.4, "fraud": 0.5, "abuse": 0.6}
+    assert policy.named(answer) == ("abuse",)
+    assert several.named(answer) == ("fraud", "abuse")
+    assert several.named(dict.fromkeys(answer, 0.4)) == ("normal",)
+    assert several.named({}) == policy.named({}) == ()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.errors import ConfigError
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.windows import Encoder, overlapping, probabilities_of, scores_of, worst
 
 
@@ -71,3 +71,11 @@ def test_temperature_softens_and_keeps_the_order(small_policy: Policy) -> None:
     hot, cold = (scores_of(logits, [0], small_policy, t)[0] for t in (2.0, 1.0))
     assert hot.category == cold.category == small_policy.ids[0]
     assert hot.risk > cold.risk
+
+
+def test_of_levels_the_window_of_the_highest_expected_severity_speaks() -> None:
+    policy = load_policy("severity")
+    # 0.5 / 3 * 3 = 0.5 against 0.9 / 3 = 0.3: the first is more often harmless and still worse.
+    rows = np.array([[0.5, 0.0, 0.0, 0.5], [0.1, 0.9, 0.0, 0.0]], dtype=np.float32)
+    np.testing.assert_array_equal(worst(rows, [0, 0], policy), rows[[0]])
+    assert scores_of(np.log(rows[:1] + 1e-9), [0], policy)[0].risk == pytest.approx(0.5, abs=1e-6)

@@ -34,7 +34,14 @@ class SourceConfig(Section):
     )
     text: str = Field("text", description="Column of the text.")
     label: str | None = Field(
-        "label", description="Column of the human verdict (several: separated by `|`); null where there is none."
+        "label",
+        description="Column of the human verdict (several: separated by `|`, `!x` for one that does not hold); null"
+        " where there is none.",
+    )
+    unlisted: Literal["absent", "unknown"] = Field(
+        "absent",
+        description="Where a text may have several labels: what a row says of categories it does not list. `unknown`:"
+        " nothing, neither yes nor no.",
     )
     score: str | None = Field(None, description="Column of a human risk score in [0, 1].")
     lang: str | None = Field(None, description="Column of the language; without it the language is recognised.")
@@ -337,7 +344,12 @@ class ReportConfig(Section):
 class GateConfig(Section):
     """What a student must reach before it is exported; null asks nothing."""
 
-    retention: float | None = Field(None, ge=0, le=2, description="Student macro-F1 over teacher macro-F1.")
+    retention: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Student macro-F1 over teacher macro-F1; of scores alone, Spearman's correlations.",
+    )
     macro_f1: float | None = Field(None, ge=0, le=1, description="Student macro-F1 on the test split.")
 
 

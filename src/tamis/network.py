@@ -1,4 +1,4 @@
-"""The classifier itself: a transformer, a pooling and a linear head; the student and the torch backend share it."""
+"""The classifier itself: a transformer, a pooling and a head; the student and the torch backend share it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,54 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
 from tamis.errors import WeightsError
 from tamis.factored import factored_class, ranks_of
+from tamis.policy import Kind
 
 Pooling = Literal["mean", "last", "first"]
 WORTHWHILE, SIMILAR = 192, 0.75
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class OrdinalHead(nn.Module):
+    """One score a text and ordered thresholds, so that a higher score never means a lower level.
+
+    P(level > k) = sigmoid(score + b_k) with b_1 > b_2 > ...: the shared weights of CORAL (Cao, Mirjalili and Raschka,
+    2020, arXiv 1901.07884) in a cumulative link (McCullagh, 1980). CORAL's thresholds are in order where its own loss
+    is least; here a gap is a softplus, so they are under every loss, from the first step on.
+
+    `bias` holds b_1 and then the gaps before their softplus. At first all levels are equally likely at a score of 0.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(1, in_features))
+        above = torch.arange(out_features - 1, 0, -1) / out_features
+        thresholds = above.logit()
+        gaps = thresholds[:-1] - thresholds[1:]
+        self.bias = nn.Parameter(torch.cat([thresholds[:1], gaps.expm1().log()]))
+
+    @property
+    def thresholds(self) -> Tensor:
+        """b_1 > b_2 > ..., (levels - 1,)."""
+        return self.bias[0] - functional.pad(functional.softplus(self.bias[1:]).cumsum(0), (1, 0))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Log-probabilities of the levels, which serve as logits: (batch, width) -> (batch, levels).
+
+        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a)), whose logarithm loses nothing at either end.
+        """
+        steps = functional.linear(state, self.weight) + self.thresholds
+        above, below = functional.logsigmoid(steps), functional.logsigmoid(-steps)
+        between = (-torch.expm1(-functional.softplus(self.bias[1:]))).log()
+        inner = above[:, :-1] + below[:, 1:] + between
+        return torch.cat([below[:, :1], inner, above[:, -1:]], dim=1)
+
+
+HEADS: dict[Kind, type[nn.Linear | OrdinalHead]] = {
+    "single_label": nn.Linear,
+    "multi_label": nn.Linear,
+    "ordinal": OrdinalHead,
+}
 
 
 class Network(nn.Module):
@@ -30,16 +74,18 @@ class Network(nn.Module):
         base: a transformers model that returns `last_hidden_state`.
         outputs: number of categories.
         pooling: which token, or the mean of all, speaks for the text.
+        kind: of the policy; it chooses the head.
     """
 
-    def __init__(self, base: nn.Module, outputs: int, pooling: Pooling) -> None:
+    def __init__(self, base: nn.Module, outputs: int, pooling: Pooling, kind: Kind = "single_label") -> None:
         super().__init__()
         self.base = base
         self.pooling = pooling
         self._first_position = first_position(base)
-        self.head = nn.Linear(base.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
+        self.head = HEADS[kind](base.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        if kind != "ordinal":
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits.

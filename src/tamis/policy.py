@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tamis.errors import PolicyError
-from tamis.records import Action, Scores, uncertainty
+from tamis.errors import DataError, PolicyError
+from tamis.records import Action, Example, Scores, uncertainty
 
 Language = Literal["zh", "en"]
 Texts = dict[Language, str]
 TextLists = dict[Language, tuple[str, ...]]
+Kind = Literal["single_label", "multi_label", "ordinal"]
+
+HOLDS = 0.5
+"""Probability from which a category is named where several may hold."""
 
 
 class Category(BaseModel):
@@ -57,14 +63,18 @@ class Actions(BaseModel):
 
 
 class Policy(BaseModel):
-    """A taxonomy with its rules. `kind` says whether a text has one category or several."""
+    """A taxonomy with its rules.
+
+    `kind` says whether a text has one category, several, or a level: the categories of an ordinal policy are levels of
+    severity, the benign one first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str
     languages: tuple[Language, ...] = ("zh", "en")
-    kind: Literal["single_label", "multi_label"] = "single_label"
+    kind: Kind = "single_label"
     guidance: Texts = {}
     categories: tuple[Category, ...] = Field(min_length=2)
     actions: Actions = Actions(review=0.5, block=0.9)
@@ -77,6 +87,14 @@ class Policy(BaseModel):
             raise ValueError(f"category ids must differ, {', '.join(twice)} occurs twice")
         if sum(category.benign for category in self.categories) != 1:
             raise ValueError("exactly one category must have `benign: true`")
+        if self.kind == "ordinal":
+            severities = [category.severity for category in self.categories]
+            rising = all(low < high for low, high in pairwise(severities))
+            if not (self.categories[0].benign and severities[0] == 0 and rising):
+                raise ValueError(
+                    "the levels of an ordinal policy go from the benign one, of severity 0, upwards, got severities"
+                    f" {', '.join(map(str, severities))}: order them, each above the one before"
+                )
         return self
 
     @property
@@ -88,6 +106,14 @@ class Policy(BaseModel):
     def benign(self) -> str:
         """Id of the category that breaks no rule."""
         return next(category.id for category in self.categories if category.benign)
+
+    @property
+    def harm(self) -> tuple[float, ...]:
+        """Risk of a text that is surely of each category: 0 benign, 1 harmful; of a level, its share of the worst."""
+        if self.kind == "ordinal":
+            worst = self.categories[-1].severity
+            return tuple(category.severity / worst for category in self.categories)
+        return tuple(float(not category.benign) for category in self.categories)
 
     @property
     def label_space(self) -> str:
@@ -119,13 +145,62 @@ class Policy(BaseModel):
     def risk(self, probabilities: Mapping[str, float]) -> float:
         """Probability that the text breaks the policy, in [0, 1].
 
-        Single-label: the harmful share of the mass. Multi-label: the largest harmful probability.
+        Single-label: the harmful share of the mass. Multi-label: the largest harmful probability. Ordinal: the expected
+        severity over the largest one.
         """
-        harmful = [p for name, p in probabilities.items() if name != self.benign]
+        harm = dict(zip(self.ids, self.harm, strict=True))
+        harmful = [p * harm[name] for name, p in probabilities.items()]
         if self.kind == "multi_label":
             return max(harmful, default=0.0)
         total = sum(probabilities.values())
         return sum(harmful) / total if total > 0 else float("nan")
+
+    def named(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
+        """Categories an answer names: the likeliest, or where several may hold those of at least 0.5.
+
+        Where several may and no harmful one does it is the benign one; without an answer there is none.
+        """
+        if not probabilities:
+            return ()
+        if self.kind != "multi_label":
+            return (max(probabilities, key=lambda name: probabilities[name]),)
+        found = tuple(name for name, p in probabilities.items() if p >= HOLDS and name != self.benign)
+        return found or (self.benign,)
+
+    def verdicts(self, example: Example) -> dict[str, bool]:
+        """What people said of each category; one that nobody has judged is left out, all are where no one gave a label.
+
+        Raises:
+            DataError: a category the policy does not have, or several where it allows one.
+        """
+        if not example.is_labelled:
+            return {}
+        given = (example.label,) if example.label is not None else example.labels or ()
+        for name in given:
+            if name not in self.ids:
+                raise DataError(
+                    f"row {example.id} is labelled {name!r}, the policy has {', '.join(self.ids)}: map it in `labels`"
+                )
+        if self.kind != "multi_label" and len(given) > 1:
+            raise DataError(f"row {example.id} has {len(given)} labels, the policy allows one: set kind: multi_label")
+        judged = {name: name in given for name in self.ids if name not in example.unknown}
+        if not given and {*judged, self.benign} == set(self.ids):
+            judged[self.benign] = True
+        return judged
+
+    def human_risk(self, example: Example) -> float | None:
+        """The risk people gave a text: its score, or what its level stands for; None where they gave neither."""
+        if self.kind == "ordinal" and example.label is not None:
+            return self.harm[self.ids.index(self.category(example.label).id)]
+        return example.score
+
+    def levelled(self, example: Example) -> Example:
+        """The example labelled with the level nearest to its score; as it is without a score or without levels."""
+        if self.kind != "ordinal" or example.score is None:
+            return example
+        risk = example.score
+        nearest = min(zip(self.ids, self.harm, strict=True), key=lambda level: abs(level[1] - risk))
+        return replace(example, label=nearest[0], score=None)
 
     def scores(self, probabilities: Mapping[str, float], evidence: tuple[str, ...] = ()) -> Scores:
         """The `Scores` of one text under this policy."""

@@ -24,7 +24,8 @@ def content_id(text: str) -> str:
 class Example:
     """One text and what people said of it.
 
-    At most one of `label` (single-label), `labels` (multi-label) and `score` (risk in [0, 1]) is the human verdict.
+    At most one of `label` (one category), `labels` (several) and `score` (risk in [0, 1]) is the human verdict. Beside
+    `labels`, nobody has judged the categories in `unknown`; those in neither do not hold.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Example:
     label: str | None = None
     labels: tuple[str, ...] | None = None
     score: float | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def is_gold(self) -> bool:
@@ -93,9 +95,10 @@ class Splits:
 class TeacherSignal:
     """What one teacher said of one example; a refusal is a signal too.
 
-    `probabilities` go over the policy's categories and sum to at most 1; `known_mass` is that sum before any
-    correction, the rest went to tokens that name no category. `disagreement` is how far the members of an ensemble are
-    apart, in [0, 1]; None for one teacher. The method is `mixed` where they were asked in several ways.
+    `probabilities` go over the policy's categories and sum to at most 1, or each stands for itself where a text may
+    have several categories. `known_mass` is that sum, at most 1, before any correction; the rest went to tokens that
+    name no category. `disagreement` is how far the members of an ensemble are apart, in [0, 1]; None for one teacher.
+    The method is `mixed` where they were asked in several ways.
     """
 
     example_id: str

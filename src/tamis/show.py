@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -15,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tamis.config import RunConfig
+from tamis.judge.result import Evaluation
+from tamis.judge.words import load_words
 from tamis.models import CATALOGUE, fetch
 from tamis.records import Decision
 
@@ -39,7 +40,7 @@ def conclude(config: RunConfig, made: Path) -> None:
     out = Path(config.out)
     metrics = out / "evaluate" / "evaluation.json"
     if made.name in {"evaluate", "report", "bundle"} and metrics.is_file():
-        _show_models(json.loads(metrics.read_text(encoding="utf-8")))
+        _show_models(Evaluation.from_json(json.loads(metrics.read_text(encoding="utf-8"))))
     if made.name in {"report", "bundle"}:
         log.info("report: %s", out / "report" / "report.html")
     if made.name == "bundle":
@@ -47,20 +48,18 @@ def conclude(config: RunConfig, made: Path) -> None:
     log.info("done: %s", made)
 
 
-def _show_models(evaluation: dict[str, Any]) -> None:
-    table = Table("model", "macro-F1", "95 % interval", title=f"{evaluation['rows']} human-labelled test rows")
-    for name, model in evaluation["models"].items():
-        figure = model["metrics"].get("macro_f1")
-        if figure:
-            table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+def _show_models(evaluation: Evaluation) -> None:
+    metric = load_words("en")(f"metric_{evaluation.metric}")
+    table = Table("model", metric, "95 % interval", title=f"{evaluation.rows} test rows judged by people")
+    for name, model in evaluation.models.items():
+        figure = model.metrics[evaluation.metric]
+        table.add_row(name, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}")
     Console().print(table)
-    against = evaluation["comparisons"].get("teacher")
+    against = evaluation.comparisons.get("teacher")
     if against:
-        kept = against["retention"]
-        log.info(
-            "the student keeps %.1f %% of the teacher (%.1f to %.1f)",
-            *(100 * kept[k] for k in ("value", "low", "high")),
-        )
+        kept = against.retention
+        told = (100 * share for share in (kept.value, kept.low, kept.high))
+        log.info("the student keeps %.1f %% of the teacher (%.1f to %.1f)", *told)
 
 
 def show_decisions(texts: Sequence[str], decisions: Sequence[Decision], as_json: bool) -> None:

@@ -118,8 +118,7 @@ def probabilities_of(logits: Array, policy: Policy, temperature: float = 1.0) ->
 
 def worst(probabilities: Array, owner: Sequence[int], policy: Policy) -> Array:
     """The row of each text's riskiest window: (windows, categories) -> (texts, categories)."""
-    benign = policy.ids.index(policy.benign)
-    harmful = np.delete(probabilities, benign, axis=1)
+    harmful = probabilities * np.asarray(policy.harm, dtype=np.float32)
     risk = harmful.max(axis=1) if policy.kind == "multi_label" else harmful.sum(axis=1)
     order = np.lexsort((risk, np.asarray(owner)))
     owners = np.asarray(owner)[order]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tamis.config import RunConfig
+from tamis.config import DataConfig, RunConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.card import LENGTHS, SPLITS, WORDS, length_bucket, render
 from tamis.data.files import atomic, write_lines
+from tamis.data.split import split
 from tamis.errors import DataError, LeakError
 from tamis.policy import Policy
 from tamis.recipe import parse_config
@@ -163,3 +164,18 @@ def test_splits_that_are_not_there_or_broken_are_told(run: RunConfig, policy: Po
         path.write_text(broken + "\n", encoding="utf-8")
         with pytest.raises(DataError, match=r"test\.jsonl:1 holds no example"):
             load_splits(tmp_path)
+
+
+def test_unknown_categories_come_back_and_are_hidden_with_the_labels(
+    write: Write, multi_policy: Policy, tmp_path: Path
+) -> None:
+    rows = [{"text": sentence(n), "label": ("abuse", "normal", "!abuse")[n % 3]} for n in range(60)]
+    source = {"path": str(write("u.jsonl", rows)), "unlisted": "unknown"}
+    splits = prepare_splits(config_of(source), multi_policy, tmp_path)
+    assert load_splits(tmp_path) == splits
+    told = {(example.labels, example.unknown) for example in splits.train.examples}
+    assert told == {(("abuse",), ("fraud",)), (("normal",), ()), ((), ("normal", "fraud"))}
+    hidden = split(
+        splits.train.examples, DataConfig.model_validate({"sources": [source], "gold": 3}), multi_policy
+    ).train
+    assert {example.unknown for example in hidden.examples if not example.is_gold} == {()}

@@ -240,3 +240,18 @@ def test_every_row_is_an_example_a_counted_copy_or_rejected(found: list[str]) ->
 @given(st.text())
 def test_folding_twice_keeps_no_digit_and_no_space(text: str) -> None:
     assert not any(letter.isdigit() or letter.isspace() for letter in fold(text))
+
+
+def partly(labels: tuple[str, ...], unknown: tuple[str, ...]) -> Row:
+    return Row("你好", "s", "s:1", labels=labels, unknown=unknown)
+
+
+def test_copies_that_know_of_different_categories_are_joined(data: Data) -> None:
+    found = prepare(
+        [partly(("abuse",), ("fraud",)), partly((), ("abuse", "normal")), partly(("fraud",), ("abuse",))], data()
+    )
+    assert (kinds(found), found.examples) == (["contradicting labels"] * 2, ())
+    (joined,) = prepare([partly(("abuse",), ("fraud",)), partly(("fraud",), ("abuse",))], data()).examples
+    assert (joined.labels, joined.unknown) == (("abuse", "fraud"), ())
+    (denied,) = prepare([partly(("abuse",), ("fraud",)), partly((), ("abuse", "normal"))], data()).examples
+    assert (denied.labels, denied.unknown) == (("abuse",), ())

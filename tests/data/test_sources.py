@@ -114,7 +114,7 @@ def test_the_demo_without_a_category_of_the_policy_is_an_error() -> None:
         ('{"label": "normal"}', "no text"),
         ('{"text": 5, "label": "normal"}', "the text is no string"),
         ('{"text": "a", "label": "nonsense"}', "unknown label"),
-        ('{"text": "a", "label": ["normal", "abuse"]}', "several labels for a single-label policy"),
+        ('{"text": "a", "label": ["normal", "abuse"]}', "several labels where the policy allows one"),
         ('{"text": "a", "risk": 1.5}', "score out of [0, 1]"),
         ('{"text": "a", "risk": "high"}', "score is no number"),
         ('{"text": "a", "risk": true}', "score is no number"),
@@ -313,3 +313,51 @@ def test_names_of_sources_differ(write: Write) -> None:
     clash = [source.model_copy(update={"name": "x"}) for source in same]
     with pytest.raises(DataError, match="give each its own `name`"):
         named(clash)
+
+
+@pytest.mark.parametrize(
+    ("cell", "unlisted", "labels", "unknown"),
+    [
+        ("abuse", "absent", ("abuse",), ()),
+        ("abuse", "unknown", ("abuse",), ("fraud",)),
+        ("abuse|!fraud", "unknown", ("abuse",), ()),
+        ("!fraud", "unknown", (), ("normal", "abuse")),
+        ("!fraud", "absent", ("normal",), ()),
+        ("!fraud|!abuse", "unknown", ("normal",), ()),
+        ("normal", "unknown", ("normal",), ()),
+        (["!fraud", "abuse"], "unknown", ("abuse",), ()),
+        ("!Betrug|abuse", "unknown", ("abuse",), ()),
+        ("", "unknown", None, ()),
+    ],
+)
+def test_what_a_row_does_not_list_is_absent_or_unknown(
+    cell: object,
+    unlisted: str,
+    labels: tuple[str, ...] | None,
+    unknown: tuple[str, ...],
+    write: Write,
+    multi_policy: Policy,
+) -> None:
+    path = write("t.jsonl", [{"text": "a", "label": cell}])
+    (row,) = rows_of(path, multi_policy, unlisted=unlisted, labels={"Betrug": "fraud"})
+    assert isinstance(row, Row)
+    assert (row.labels, row.unknown) == (labels, unknown)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        ("abuse|!abuse", "a label that holds and does not"),
+        ("!normal", "the benign label denied"),
+        ("!x", "unknown label"),
+    ],
+)
+def test_a_denial_that_cannot_be_is_rejected(cell: str, kind: str, write: Write, multi_policy: Policy) -> None:
+    sound = [{"text": "b", "label": "abuse"}] * 2
+    found = rows_of(write("t.jsonl", [{"text": "a", "label": cell}, *sound]), multi_policy)
+    assert [row.kind for row in bad(found)] == [kind]
+
+
+def test_an_exclamation_mark_is_a_letter_where_there_is_one_label(write: Write, policy: Policy) -> None:
+    found = rows_of(write("t.jsonl", [{"text": "a", "label": "!x"}]), policy, labels={"!x": "abuse"})
+    assert good(found) == [("a", "abuse")]

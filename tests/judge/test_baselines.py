@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from tamis.errors import DataError
-from tamis.judge.baselines import BASELINES, fit_baseline, keyword, nb
+from tamis.judge.baselines import BASELINES, fit_baseline, keyword, nb, svm
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, TrainSplit
 
@@ -161,3 +161,27 @@ def test_a_lexicon_of_the_user_is_the_keyword_list_and_nothing_else(
     for name in ("keyword_teacher", "nb", "svm"):
         (learnt,) = fit_baseline(name, train, {}, small_policy, lexicon)(["the soup needs salt"])
         assert learnt.category == "normal"
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_rows_that_do_not_know_a_category_do_not_teach_its_absence(
+    name: str, examples: tuple[Example, ...], small_policy: Policy
+) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    known = [replace(e, label=None, labels=(str(e.label),)) for e in examples]
+    text = " ".join(e.text for e in examples if e.label == "fraud")
+    open_ = [replace(e, labels=(), unknown=("normal", "fraud")) for e in known if e.labels == ("fraud",)] * 3
+    absent = [replace(e, unknown=(), labels=("normal",)) for e in open_]
+    taught, same, less = (
+        BASELINES[name](rows, policy)([text])[0] for rows in (known, [*known, *open_], [*known, *absent])
+    )
+    assert same.probabilities["fraud"] == pytest.approx(taught.probabilities["fraud"], abs=0.1)
+    assert less.probabilities["fraud"] < same.probabilities["fraud"]
+
+
+def test_baselines_of_levels_learn_from_scores(examples: tuple[Example, ...]) -> None:
+    scores = {"normal": 0.05, "gambling": 0.6, "fraud": 0.95}
+    rows = [replace(e, label=None, score=scores[str(e.label)]) for e in examples]
+    low, middle, high = svm(rows, load_policy("severity"))(["今天天气很好", "注册就送彩金", "日入上千私我"])
+    assert (low.category, middle.category, high.category) == ("none", "serious", "extreme")
+    assert low.risk < middle.risk < high.risk

@@ -75,3 +75,17 @@ def test_applying_keeps_answers_and_silence(small_policy: Policy) -> None:
     assert softer.risk == pytest.approx(0.6 / 1.4)
     assert softer.evidence == ("bonus",)
     assert silent is NO_ANSWER
+
+
+def test_a_temperature_is_fitted_on_known_categories_alone(small_policy: Policy) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    generator = np.random.default_rng(0)
+    honest = generator.uniform(0.05, 0.95, size=(4000, 1))
+    holds = generator.random((4000, 1)) < honest
+    told = scale(honest, 1 / 2.0, multi_label=True)
+    scores = [policy.scores({"normal": 0.5, "gambling": float(p), "fraud": 0.999}) for p in told[:, 0]]
+    rows = [
+        Example(str(i), str(i), "en", "made", labels=("gambling",) if one else (), unknown=("normal", "fraud"))
+        for i, one in enumerate(holds[:, 0])
+    ]
+    assert fit_temperature(scores, CalibrationSplit(tuple(rows)), policy) == pytest.approx(2.0, rel=0.06)

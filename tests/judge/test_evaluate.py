@@ -12,7 +12,7 @@ from tamis.errors import DataError
 from tamis.judge.evaluate import evaluate
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.records import NO_ANSWER, Example, Scorer, Scores, TestSplit
 
 QUICK = EvaluateConfig(bootstrap=100, latency_rows=3)
@@ -202,3 +202,51 @@ def test_speed_is_measured_one_at_a_time_and_in_batches() -> None:
 def test_speed_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="got none"):
         measure_speed(silent, [], rows=1)
+
+
+def test_what_nobody_has_judged_counts_neither_way(small_policy: Policy) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    rows = (
+        Example("1", "one", "en", "made", labels=("gambling",), unknown=("fraud",)),
+        Example("2", "two", "en", "made", labels=("normal",)),
+        Example("3", "three", "en", "made", labels=(), unknown=("normal", "gambling")),
+    )
+    told = {
+        "one": {"normal": 0.1, "gambling": 0.8, "fraud": 0.9},
+        "two": {"normal": 0.2, "gambling": 0.6, "fraud": 0.1},
+        "three": {"normal": 0.3, "gambling": 0.7, "fraud": 0.2},
+    }
+    scorer: Scorer = lambda texts: [policy.scores(told[text]) for text in texts]  # noqa: E731
+    found = evaluate({"student": scorer, "teacher": silent}, TestSplit(rows), policy, QUICK)
+    model = found.models["student"]
+    # gambling: right in 1, wrong in 2, unknown in 3; fraud: rightly absent in 2 and 3, unknown in 1.
+    assert model.per_class["gambling"]["precision"].value == 0.5
+    assert model.per_class["gambling"]["recall"].value == 1
+    assert model.per_class["gambling"]["auroc"].value == 1
+    assert found.support == {"normal": 1, "gambling": 1, "fraud": 0}
+    assert model.metrics["macro_f1"].value == pytest.approx((2 / 3 + 0) / 2)
+    assert model.metrics["accuracy"].value == pytest.approx(2 / 3)
+    # Of the risk only 1 (harmful, 0.9) and 2 (harmless, 0.6) are known.
+    assert model.metrics["risk_auroc"].value == 1
+    # Six known claims, each in a bin of its own but for 0.1, twice rightly absent, and 0.2, twice.
+    gaps = [2 * 0.1, 1 - 0.8, 2 * abs(0.2 * 2 - 1) / 2, 0.6]
+    assert model.metrics["ece"].value == pytest.approx(sum(gaps) / 6)
+    assert {mistake.id for mistake in model.mistakes} == {"2"}
+    assert found.models["teacher"].metrics["accuracy"].value == 0
+
+
+def test_levels_are_ranked_as_scores_are() -> None:
+    policy = load_policy("severity")
+    rows = tuple(Example(name, name, "en", "made", label=name) for name in policy.ids)
+    more = (*rows, Example("s", "scored", "en", "made", score=0.5))
+    told = {"none": "none", "mild": "serious", "serious": "mild", "extreme": "extreme", "scored": "mild"}
+    scorer: Scorer = lambda texts: [policy.scores({told[text]: 1.0}) for text in texts]  # noqa: E731
+    found = evaluate({"student": scorer}, TestSplit(rows), policy, QUICK).models["student"].metrics
+    # One swap of neighbours: five pairs in order and one not; squared rank differences of 2 over 4 rows.
+    assert found["kendall"].value == pytest.approx(4 / 6)
+    assert found["spearman"].value == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert found["mae"].value == pytest.approx(2 / 3 / 4)
+    assert found["accuracy"].value == 0.5
+    both = evaluate({"student": scorer}, TestSplit(more), policy, QUICK).models["student"].metrics
+    assert both["mae"].value == pytest.approx((2 / 3 + 0.5 - 1 / 3) / 5)
+    assert both["accuracy"].value == 0.5

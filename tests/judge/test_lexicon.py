@@ -70,7 +70,11 @@ def test_terms_are_words_and_runs_of_chinese() -> None:
 
 
 def test_mined_weights_are_log_odds_against_the_other_texts(small_policy: Policy) -> None:
-    rows = [("win now", {"gambling"}), ("win 送彩", {"gambling"}), ("it rains now", {"normal"}), ("hello", {"normal"})]
+    rows = [
+        (text, {name: name == label for name in small_policy.ids})
+        for label, texts in {"gambling": ["win now", "win 送彩"], "normal": ["it rains now", "hello"]}.items()
+        for text in texts
+    ]
     # 2 of 2 against 0 of 2: log(2.5 / 0.5) - log(0.5 / 2.5). `now` says nothing, `送彩` stands in one text.
     assert mined(rows, small_policy) == {"gambling": {"win": pytest.approx(math.log(25))}, "fraud": {}}
 

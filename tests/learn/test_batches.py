@@ -76,20 +76,26 @@ def test_long_rows_are_counted_not_cut_in_silence(
     assert rows_of((long, examples[1]), {}, encoder, small_policy).long == 1
 
 
-def test_rows_with_a_score_alone_are_left_out_and_counted(
-    examples: tuple[Example, ...],
-    make_signal: MakeSignal,
-    encoder: Encoder,
-    small_policy: Policy,
-    caplog: pytest.LogCaptureFixture,
+def test_rows_with_a_score_alone_are_learnt_from_too(
+    examples: tuple[Example, ...], make_signal: MakeSignal, encoder: Encoder, small_policy: Policy
 ) -> None:
-    scored = [replace(example, label=None, score=0.9) for example in examples[:3]]
-    signals = {scored[0].id: make_signal(examples[0])}
-    rows = rows_of([*scored, examples[3]], signals, encoder, small_policy)
-    assert [row.id for row in rows.examples] == [scored[0].id, examples[3].id]
-    assert "2 of 4 rows have a risk score alone" in caplog.text
-    with pytest.raises(TrainingError, match="label first"):
-        rows_of(scored, {}, encoder, small_policy)
+    scored = replace(examples[0], label=None, score=0.9)
+    bare = replace(examples[1], label=None)
+    rows = rows_of([scored, bare, examples[3]], {}, encoder, small_policy)
+    assert [row.id for row in rows.examples] == [scored.id, examples[3].id]
+    assert rows.targets.has_score.tolist() == [True, False]
+    assert rows.targets.has_label.tolist() == [False, True]
+
+
+def test_a_category_nobody_has_judged_is_no_target(
+    examples: tuple[Example, ...], encoder: Encoder, small_policy: Policy
+) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    row = replace(examples[0], label=None, labels=("gambling",), unknown=("fraud",))
+    bare = replace(examples[1], label=None, score=0.5)
+    hard = rows_of([row, bare], {}, encoder, policy).targets.hard
+    torch.testing.assert_close(hard[0], torch.tensor([0.0, 1.0, float("nan")]), equal_nan=True)
+    assert hard[1].isnan().all()
 
 
 def test_nothing_to_learn_is_said(examples: tuple[Example, ...], encoder: Encoder, small_policy: Policy) -> None:

@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from tamis.learn.losses import RESPONSE, binary_cross_entropy, cross_entropy, js, kl, mse_logits, mse_score, soften
+from tamis.learn.losses import (
+    RESPONSE,
+    binary_cross_entropy,
+    cross_entropy,
+    js,
+    kl,
+    mse_logits,
+    mse_score,
+    risk_error,
+    soften,
+)
 
 STUDENT = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
@@ -72,3 +82,11 @@ def test_supervised_losses_by_hand_and_unknown_labels_count_for_nothing() -> Non
     assert cross_entropy(STUDENT, torch.tensor([1])).item() == pytest.approx(2 + math.log(1 + math.exp(-2)))
     target = torch.tensor([[1.0, float("nan")]], dtype=torch.float64)
     assert binary_cross_entropy(STUDENT, target).item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_the_error_of_a_risk_by_hand_and_its_gradient() -> None:
+    odds = torch.tensor([0.0, math.log(3)], dtype=torch.float64, requires_grad=True)
+    human = torch.tensor([1.0, 0.25], dtype=torch.float64)
+    # (0.5 - 1)^2 and (0.75 - 0.25)^2
+    assert risk_error(odds, human).tolist() == pytest.approx([0.25, 0.25])
+    assert torch.autograd.gradcheck(lambda x: risk_error(x, human), (odds,))

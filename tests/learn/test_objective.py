@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from tamis.learn.losses import distance, hidden_l2, kl
 from tamis.learn.objective import Objective, Targets, weights_of
 
 NAN = float("nan")
+HARM = (0.0, 1.0, 1.0)
 TARGETS = Targets(
     soft=torch.tensor([[0.8, 0.1, 0.1], [NAN, NAN, NAN], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]),
     hard=torch.tensor([0, 1, -1, 2]),
@@ -20,7 +23,7 @@ LOGITS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.1], [0.0, 
 def loss(logits: torch.Tensor, targets: Targets, total: float = 4, distils: bool = True) -> torch.Tensor:
     config = ObjectiveConfig()
     weights = weights_of(config, distils)
-    terms = Objective(config, "single_label", 0).terms(Seen(logits, logits), targets, total, weights)
+    terms = Objective(config, "single_label", HARM).terms(Seen(logits, logits), targets, total, weights)
     return sum(terms.values(), torch.zeros(()))
 
 
@@ -55,7 +58,7 @@ def test_multi_label_is_a_mean_over_categories() -> None:
     config = ObjectiveConfig(alpha=1, beta=0)
     targets = Targets(torch.tensor([[0.5, 0.5]]), torch.tensor([[NAN, NAN]]))
     logits = torch.tensor([[2.0, 2.0]])
-    terms = Objective(config, "multi_label", 0).terms(
+    terms = Objective(config, "multi_label", HARM[:2]).terms(
         Seen(logits, logits), targets, 1, weights_of(config, distils=True)
     )
     value = terms["kl"]
@@ -79,7 +82,7 @@ def seen_of(rows: int = 4, categories: int = 3) -> tuple[Seen, Targets]:
 def test_a_row_without_a_state_has_no_part_in_what_compares_states() -> None:
     seen, targets = seen_of()
     config = everything("hidden")
-    terms = Objective(config, "single_label", 0).terms(seen, targets, 4, weights_of(config, distils=True))
+    terms = Objective(config, "single_label", HARM).terms(seen, targets, 4, weights_of(config, distils=True))
     # Rows 0, 2 and 3 have an answer, and a state each: weights 0.9 of 1, 1 and 0.9 of 1.
     assert targets.states is not None
     each = [torch.stack([hidden_l2(own, targets.states[:, i]) for i, own in enumerate(seen.hidden)]).mean(0)]
@@ -95,7 +98,7 @@ def test_a_row_without_a_state_has_no_part_in_what_compares_states() -> None:
 def test_all_terms_are_finite_and_reach_the_student_whatever_the_number_of_rows(rows: int, relate: str) -> None:
     seen, targets = seen_of(rows)
     config = everything(relate)
-    terms = Objective(config, "single_label", 0).terms(seen, targets, rows, weights_of(config, distils=True))
+    terms = Objective(config, "single_label", HARM).terms(seen, targets, rows, weights_of(config, distils=True))
     assert set(terms) == {*config.distill, "supervised"}
     sum(terms.values(), torch.zeros(())).backward()
     assert seen.logits.grad is not None
@@ -106,7 +109,7 @@ def test_the_risk_of_several_labels_leaves_the_benign_one_out() -> None:
     config = ObjectiveConfig.model_validate({"distill": {"score_difference": 1.0}, "alpha": 1, "beta": 0})
     logits = torch.tensor([[9.0, 0.0, -1.0], [9.0, -1.0, 0.0]])
     targets = Targets(torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.2, 0.5]]), torch.full((2, 3), NAN))
-    terms = Objective(config, "multi_label", 0).terms(
+    terms = Objective(config, "multi_label", HARM).terms(
         Seen(logits, logits), targets, 2, weights_of(config, distils=True)
     )
     assert terms["score_difference"].item() == pytest.approx(0.0, abs=1e-9)
@@ -116,6 +119,43 @@ def test_states_that_are_missing_altogether_are_said() -> None:
     seen, targets = seen_of()
     config = everything("hidden")
     with pytest.raises(TrainingError, match=r"set teacher\.features"):
-        Objective(config, "single_label", 0).terms(
+        Objective(config, "single_label", HARM).terms(
             seen, Targets(targets.soft, targets.hard), 4, weights_of(config, distils=True)
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm", "logits", "risk"),
+    [
+        ("single_label", HARM, [0.0, 0.0, 0.0], 2 / 3),
+        ("ordinal", (0.0, 0.5, 1.0), [0.0, 0.0, 0.0], 0.5),
+        ("ordinal", (0.0, 1 / 3, 2 / 3, 1.0), [math.log(p) for p in (0.5, 0.2, 0.2, 0.1)], 0.3),
+        ("multi_label", HARM, [9.0, 0.0, math.log(3)], 0.75),
+    ],
+)
+def test_a_score_teaches_the_risk_of_every_kind_of_policy(
+    kind: str, harm: tuple[float, ...], logits: list[float], risk: float
+) -> None:
+    rows = torch.tensor([logits], requires_grad=True)
+    hard = torch.full((1, len(harm)), NAN) if kind == "multi_label" else torch.tensor([-1])
+    targets = Targets(torch.full((1, len(harm)), NAN), hard, score=torch.tensor([0.1]))
+    config = ObjectiveConfig()
+    terms = Objective(config, kind, harm).terms(Seen(rows, rows), targets, 1, weights_of(config, distils=False))
+    assert set(terms) == {"score_error"}
+    assert terms["score_error"].item() == pytest.approx((risk - 0.1) ** 2, rel=1e-4)
+    terms["score_error"].backward()
+    assert rows.grad is not None
+    assert torch.isfinite(rows.grad).all()
+    assert rows.grad.abs().sum() > 0
+
+
+def test_labels_and_scores_share_a_batch_row_by_row() -> None:
+    config, uniform = ObjectiveConfig(), torch.zeros(4, 3)
+    targets = Targets(torch.full((4, 3), NAN), torch.tensor([0, -1, 2, -1]), score=torch.tensor([NAN, 0.5, NAN, NAN]))
+    assert targets.has_hard.tolist() == [True, True, True, False]
+    objective, weights = Objective(config, "ordinal", (0.0, 0.5, 1.0)), weights_of(config, distils=False)
+    terms = objective.terms(Seen(uniform, uniform), targets, 4, weights)
+    assert terms["supervised"].item() == pytest.approx(2 * math.log(3) / 4)
+    assert terms["score_error"].item() == pytest.approx(0.0, abs=1e-12)
+    halves = [objective.terms(Seen(uniform[i], uniform[i]), targets.at(i), 4, weights) for i in ([0, 3], [1, 2])]
+    assert sum(sum(half.values()).item() for half in halves) == pytest.approx(sum(terms.values()).item())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 
 from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
@@ -21,7 +23,7 @@ from tamis.learn.score import Quality, quality_of, scorer_of
 from tamis.learn.student import build_student, load_student, merged
 from tamis.learn.train import rate_factor, train
 from tamis.network import layers_of, load_base, parameters_of
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, TestSplit, TrainSplit, ValidationSplit
 
 MakeSignal = Callable[..., TeacherSignal]
@@ -152,18 +154,77 @@ def test_macro_f1_within_a_standard_error_is_a_tie_that_the_loss_breaks(
     assert Quality(macro_f1, 0.5, loss, True, 64).beats(Quality(0.8, 0.5, 0.5, True, 64)) == better
 
 
-def test_rows_with_a_score_alone_choose_no_checkpoint(
+def test_labels_choose_a_checkpoint_and_scores_do_where_there_are_none(
     tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
 ) -> None:
     student = build_student(config_of(tiny_bert), small_policy)
-    scored = tuple(replace(example, label=None, score=0.9) for example in splits[1].examples)
+    scored = tuple(replace(example, label=None, score=i / 99) for i, example in enumerate(splits[1].examples))
     mixed = ValidationSplit(splits[1].examples + scored)
     assert quality_of(student, mixed, floor=0.0) == quality_of(student, splits[1], floor=0.0)
-    with pytest.raises(TrainingError, match=rf"none of the {len(scored)} validation rows has a human label"):
-        quality_of(student, ValidationSplit(scored), floor=0.0)
-    with pytest.raises(TrainingError, match="name their column in `label`"):
-        train(student, splits[0], ValidationSplit(scored), Knowledge(), ObjectiveConfig(), QUICK, tmp_path / "run")
+    quality = quality_of(student, ValidationSplit(scored), floor=0.9)
+    risks = [scores.risk for scores in scorer_of(student)([example.text for example in scored])]
+    assert quality.score == pytest.approx(spearmanr([example.score for example in scored], risks).statistic)
+    assert quality.loss == pytest.approx(sum((r - i / 99) ** 2 for i, r in enumerate(risks)) / len(risks))
+    assert (quality.macro_f1, quality.above_floor) == (None, True)
+    bare = ValidationSplit(tuple(replace(example, label=None) for example in splits[1].examples))
+    with pytest.raises(TrainingError, match=rf"none of the {len(bare)} validation rows has a human label or a risk"):
+        train(student, splits[0], bare, Knowledge(), ObjectiveConfig(), QUICK, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("score", "loss", "better"), [(0.6, 0.9, True), (0.55, 0.4, True), (0.55, 0.6, False)])
+def test_correlations_within_a_standard_error_are_a_tie_too(score: float, loss: float, better: bool) -> None:
+    # 1 - 0.5^2 over the root of 64 is 0.094.
+    other = Quality(None, None, 0.5, True, 64, score=0.5)
+    assert Quality(None, None, loss, True, 64, score=score).beats(other) == better
+
+
+def test_unknown_categories_have_no_part_in_choosing(
+    tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit]
+) -> None:
+    policy = small_policy.model_copy(update={"kind": "multi_label"})
+    student = build_student(config_of(tiny_bert), policy)
+    known = [replace(e, label=None, labels=(str(e.label),)) for e in splits[1].examples]
+    first = quality_of(student, ValidationSplit(tuple(known)), floor=0.0)
+    # A second copy of each row of which nothing but one category's absence is known.
+    open_ = [replace(e, labels=(), unknown=("normal", "gambling")) for e in known if e.labels == ("gambling",)]
+    more = quality_of(student, ValidationSplit((*known, *open_)), floor=0.0)
+    said = [s.probabilities["fraud"] for s in scorer_of(student)([e.text for e in open_])]
+    claims, added = 3 * len(known), [-math.log(1 - p) for p in said]
+    assert more.loss == pytest.approx((first.loss * claims + sum(added)) / (claims + len(added)), rel=1e-4)
+    assert all(p < 0.5 for p in said) == (more.macro_f1 == first.macro_f1)
+
+
+def test_an_ordinal_head_is_saved_merged_and_moved_by_training(
+    base: Path, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    levels = {"normal": "none", "gambling": "mild", "fraud": "extreme"}
+    split = [type(one)(tuple(replace(e, label=levels[str(e.label)]) for e in one.examples)) for one in splits]
+    student = build_student(config_of(base), load_policy("severity").only(list(levels.values())))
+    before = {name: weight.clone() for name, weight in student.trained().items() if "head" in name}
+    state = train(student, *split, Knowledge(), ObjectiveConfig(), QUICK, tmp_path / "run")  # type: ignore[arg-type]
+    assert state.best is not None
+    assert state.best.loss < math.log(3), "all levels are equally likely at first"
+    assert set(before) == {"head.weight", "head.bias"}
+    assert all((student.trained()[name] != weight).all() for name, weight in before.items())
+    student.save(tmp_path / "student")
+    texts = [example.text for example in split[1].examples]
+    for other in (load_student(tmp_path / "student"), merged(student)):
+        pairs = zip(scorer_of(student)(texts), scorer_of(other)(texts), strict=True)
+        assert all(a.risk == pytest.approx(b.risk, abs=5e-3) for a, b in pairs)
+
+
+def test_a_student_of_categories_learns_its_risk_from_scores_alone(
+    tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit], tmp_path: Path
+) -> None:
+    split = [
+        type(one)(tuple(replace(e, label=None, score=float(e.label != "normal")) for e in one.examples))
+        for one in splits
+    ]
+    student = build_student(config_of(tiny_bert), small_policy)
+    state = train(student, *split, Knowledge(), ObjectiveConfig(), QUICK, tmp_path)  # type: ignore[arg-type]
+    assert state.best is not None
+    assert (state.best.score or 0) > 0.6
 
 
 def test_unknown_lora_targets_are_answered_with_the_layers_there_are(tiny_qwen: Path, small_policy: Policy) -> None:

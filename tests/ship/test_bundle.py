@@ -11,7 +11,7 @@ from tamis.config import StudentConfig
 from tamis.errors import BundleError
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, merged
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.records import Scores, content_id
 from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
 
@@ -173,3 +173,19 @@ def test_a_compressed_bundle_is_smaller_and_decides_as_its_student(
     for scores, expected in zip(loaded.score(TEXTS), wanted, strict=True):
         assert scores.risk == pytest.approx(expected.risk, abs=0.02)
     assert require_parity(loaded, scorer_of(compressed), TEXTS)["clear_flips"] == 0
+
+
+def test_a_bundle_of_levels_has_the_ordinal_head_and_decides_as_the_student(tiny_qwen: Path, tmp_path: Path) -> None:
+    policy = load_policy("severity")
+    made = build_student(StudentConfig(model=str(tiny_qwen), max_tokens=24, pretrained_dtype="float32"), policy)
+    with torch.no_grad():
+        made.network.head.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+        made.network.head.bias.copy_(torch.tensor([0.5, -0.2, 0.3]))
+    served = merged(made)
+    spec = BundleSpec.of(served.network, made.encoder, policy)
+    write_bundle(served.network, made.encoder, policy, spec, [], tmp_path / "bundle")
+    loaded = load_bundle(tmp_path / "bundle")
+    torch.testing.assert_close(loaded.network.head.bias, made.network.head.bias)
+    for decision, scores in zip(loaded(TEXTS), scorer_of(made)(TEXTS), strict=True):
+        assert decision.risk == pytest.approx(scores.risk, abs=0.02)
+        assert list(decision.probabilities) == ["none", "mild", "serious", "extreme"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from tests.teach.conftest import FakeEndpoint, example, settings
 
@@ -12,7 +15,7 @@ from tamis.policy import Policy
 from tamis.records import TeacherSignal, TestSplit, TrainSplit, ValidationSplit
 from tamis.store import Store
 from tamis.teach import audit, make_teacher
-from tamis.teach.audit import calibration_error, measure
+from tamis.teach.audit import calibration_error, linear_macro_f1, measure
 
 WORDS = {
     "normal": "吃饭",
@@ -55,9 +58,7 @@ def test_figures_by_hand(policy: Policy) -> None:
 
 
 def test_calibration_error_of_no_answers_is_no_number() -> None:
-    assert calibration_error([told("a", "refused")], ["normal"]) != calibration_error(
-        [told("a", "refused")], ["normal"]
-    )
+    assert math.isnan(calibration_error(np.array([]), np.array([], dtype=bool)))
 
 
 def test_a_good_teacher_has_no_warning(endpoint: FakeEndpoint, policy: Policy, store: Store) -> None:
@@ -120,3 +121,42 @@ def test_no_gold_is_one_sentence(endpoint: FakeEndpoint, policy: Policy, store: 
     config = settings(endpoint)
     with pytest.raises(DataError, match="has no human labels"):
         audit(make_teacher(config, policy), ValidationSplit(()), TrainSplit(()), store, config, policy)
+
+
+def test_figures_of_several_labels_by_hand(policy: Policy) -> None:
+    several = policy.only(["normal", "abuse", "fraud"]).model_copy(update={"kind": "multi_label"})
+    kinds = [
+        {"labels": ("abuse", "fraud")},
+        {"labels": ("normal",)},
+        {"labels": ("abuse",), "unknown": ("fraud",)},
+        {"labels": ("fraud",)},
+    ]
+    rows = [replace(example(text), **kind) for text, kind in zip("一二三四", kinds, strict=True)]
+    answers = [
+        told(rows[0].id, normal=0.1, abuse=0.8, fraud=0.3),
+        told(rows[1].id, normal=0.7, abuse=0.1, fraud=0.6),
+        told(rows[2].id, normal=0.1, abuse=0.9, fraud=0.9),
+        told(rows[3].id, "refused"),
+    ]
+    page = measure(rows, {signal.example_id: signal for signal in answers}, several)
+    # abuse: both found; fraud: 0 of 2, and one false alarm, the unknown one being none; normal: not named beside fraud.
+    assert page["per_class"]["abuse"] == pytest.approx({"precision": 1, "recall": 1, "f1": 1, "rows": 2, "refused": 0})
+    assert page["per_class"]["fraud"] == pytest.approx({"precision": 0, "recall": 0, "f1": 0, "rows": 2, "refused": 1})
+    assert page["macro_f1"] == pytest.approx(1 / 3)
+    assert page["accuracy"] == 0.25
+    assert page["confusion"] is None
+    # Eight claims: (0.1, no) three times, (0.8, yes), (0.3, yes), (0.7, yes), (0.6, no), (0.9, yes).
+    assert page["ece"] == pytest.approx((0.3 + 0.2 + 0.7 + 0.3 + 0.6 + 0.1) / 8)
+
+
+def test_the_linear_model_of_several_labels_learns_from_what_is_known(policy: Policy) -> None:
+    several = policy.only(["normal", "abuse", "fraud"]).model_copy(update={"kind": "multi_label"})
+    words = {("abuse",): "辱骂", ("fraud",): "欺诈", ("abuse", "fraud"): "辱骂欺诈", ("normal",): "吃饭"}
+    rows = [
+        replace(example(f"{word}{i:03d}"), labels=labels, unknown=("abuse",) if labels == ("fraud",) else ())
+        for i in range(8)
+        for labels, word in words.items()
+    ]
+    assert linear_macro_f1(rows[:16], rows[16:], several) == 1.0
+    assert linear_macro_f1([], rows, several) is None
+    assert linear_macro_f1(rows[3:4], rows, several) is None

@@ -227,8 +227,15 @@ def test_pitfall_3_orders_are_rotated_and_averaged(endpoint: FakeEndpoint, polic
 
 def test_a_policy_of_several_labels_is_asked_in_words(endpoint: FakeEndpoint, policy: Policy) -> None:
     several = policy.model_copy(update={"kind": "multi_label"})
-    endpoint.rule = lambda *_: (200, completion('{"赌博": 0.9, "广告": 0.8}'), {})
-    signal = ask(endpoint, several)[ROWS[0].id]
+    rest = '"正常": 0, "色情": 0, "辱骂": 0, "欺诈": 0.1'
+    # What leaves a category out has not judged it, which is no probability of 0.
+    partly = ROWS[1].text
+    endpoint.rule = lambda _b, text, _t: (
+        (200, completion('{"赌博": 0.9, "广告": 0.8' + ("}" if text == partly else f", {rest}}}")), {})
+    )
+    signals = ask(endpoint, several)
+    assert signals[ROWS[1].id].outcome == "unparsable"
+    signal = signals[ROWS[0].id]
     assert signal.method == "verbalised"
     assert (signal.probabilities["gambling"], signal.probabilities["spam_ad"], signal.risk) == (0.9, 0.8, 0.9)
     with pytest.raises(ConfigError, match="set it to verbalised or auto"):

@@ -149,11 +149,11 @@ def test_pitfall_5_agreement_with_itself(endpoint: FakeEndpoint, policy: Policy,
 
     endpoint.rule = rule
     config = settings(endpoint)
-    found = agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config)
+    found = agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config, policy)
     assert found["rows"] == 4
     assert found["same"] == 0.75
     assert found["distance"] > 0
-    agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config)
+    agreement_with_itself(ROWS[:4], make_teacher(config, policy), store, config, policy)
     assert all(endpoint.asked[row.text] == 2 for row in ROWS[:4])
 
 
@@ -217,3 +217,15 @@ def test_nearest_shots_are_never_the_text_itself(endpoint: FakeEndpoint, policy:
         turns = [message["content"] for message in body["messages"]]
         assert len(turns) == 6
         assert turns[-1] not in turns[:-1]
+
+
+def test_independent_probabilities_of_a_local_teacher_may_sum_to_more_than_one(store: Store, two: Policy) -> None:
+    several = two.model_copy(update={"kind": "multi_label"})
+
+    def judge(texts: Sequence[str], layers: Sequence[int]) -> tuple[list[Scores], np.ndarray]:
+        return [several.scores({"normal": 0.7, "abuse": 0.8}) for _ in texts], np.zeros((len(texts), len(layers), 3))
+
+    teacher = local_teacher(judge, several, "bundle:x@1", frozenset(), OFF)
+    signal = label(ROWS[:1], teacher, store, OFF, several)[ROWS[0].id]
+    assert (signal.probabilities, signal.risk, signal.known_mass) == ({"normal": 0.7, "abuse": 0.8}, 0.8, 1.0)
+    assert agreement_with_itself(ROWS[:1], teacher, store, OFF, several) == {"rows": 1, "same": 1.0, "distance": 0.0}

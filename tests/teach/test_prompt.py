@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 from tests.teach.conftest import ROWS, example
@@ -156,3 +158,15 @@ def test_gold_of_another_policy_is_refused(small: Policy) -> None:
     with pytest.raises(ConfigError, match="gold for few-shot carries violence"):
         make_shots(FewShotConfig(), small, [example("甲", "violence")])
     assert make_shots(FewShotConfig(), small, ROWS).of(ROWS[0]) == ()
+
+
+def test_where_several_may_hold_the_teacher_is_told_so_and_shown_so(policy: Policy) -> None:
+    several = policy.only(["normal", "abuse", "fraud"]).model_copy(update={"kind": "multi_label"})
+    known = replace(example("甲"), labels=("abuse", "fraud"))
+    partly = replace(example("乙"), labels=("abuse",), unknown=("fraud",))
+    shots = make_shots(FewShotConfig(kind="fixed", n=4), several, [partly, known])
+    prompt = Prompt(several, "zh", shots=shots)
+    system, _, shown, _ = (turn["content"] for turn in prompt.messages(example("丙"), ask="json"))
+    assert "可以同时属于多个类别" in system
+    assert json.loads(shown) == {"正常": 0.0, "辱骂": 1.0, "欺诈": 1.0}
+    assert "可以同时属于多个类别" not in Prompt(policy, "zh").system()

@@ -106,6 +106,5 @@ def _examples(out: Path, name: str) -> tuple[Example, ...]:
 def _example(record: Any) -> Example:
     if not isinstance(record, dict):
         raise TypeError(f"a {type(record).__name__}, wanted an object")
-    if record.get("labels") is not None:
-        record["labels"] = tuple(record["labels"])
-    return Example(**record)
+    lists = {key: tuple(value) for key, value in record.items() if isinstance(value, list)}
+    return Example(**(record | lists))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -121,7 +121,7 @@ class _Merger:
         if reason is not None:
             return Rejected(row.where, reason, text)
         lang = row.lang or language(text)
-        return Example(content_id(text), text, lang, row.source, row.label, row.labels, row.score)
+        return Example(content_id(text), text, lang, row.source, row.label, row.labels, row.score, row.unknown)
 
     def _priority(self, source: str) -> int:
         return PRIORITY[self.splits.get(source)]
@@ -134,8 +134,9 @@ class _Merger:
             return
         self._counts["exact_duplicates"] += 1
         if self._worth(copy) < self._worth(held):
-            self._examples[index] = copy
+            held, copy = copy, held
             self._where[index] = where
+        self._examples[index] = _joined(held, copy)
 
     def _worth(self, example: Example) -> tuple[bool, int]:
         return not example.is_gold, self._priority(example.source)
@@ -152,8 +153,25 @@ class _Merger:
 
 
 def _contradict(left: Example, right: Example) -> bool:
-    pairs = ((left.label, right.label), (left.labels, right.labels), (left.score, right.score))
-    return any(one is not None and other is not None and one != other for one, other in pairs)
+    pairs = ((left.label, right.label), (left.score, right.score))
+    if any(one is not None and other is not None and one != other for one, other in pairs):
+        return True
+    return _denies(left, right) or _denies(right, left)
+
+
+def _denies(one: Example, other: Example) -> bool:
+    """Whether a label of the one does not hold for the other."""
+    if one.labels is None or other.labels is None:
+        return False
+    return not set(one.labels) <= {*other.labels, *other.unknown}
+
+
+def _joined(kept: Example, copy: Example) -> Example:
+    """The example that is kept, with what its copy knows of categories nobody has judged in it."""
+    if kept.labels is None or copy.labels is None:
+        return kept
+    labels = (*kept.labels, *(name for name in copy.labels if name in kept.unknown))
+    return replace(kept, labels=labels, unknown=tuple(name for name in kept.unknown if name in copy.unknown))
 
 
 def _without_near(

@@ -20,6 +20,7 @@ class Row:
     label: str | None = None
     labels: tuple[str, ...] | None = None
     score: float | None = None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from tamis.policy import Policy
 
 HUB = "hub:"
 DEMO = "demo"
+DENIED = "!"
+"""Before a label: the category does not hold."""
 
 
 def read(source: SourceConfig, policy: Policy, advance: Advance = ignore) -> Iterator[Row | Rejected]:
@@ -209,34 +211,57 @@ class _Mapper:
                 where, "no text" if text is None or text == "" or isinstance(text, str) else _not_text(text)
             )
         try:
-            labels = self._labels(cells.get(source.label) if source.label else None)
+            found = self._labels(cells.get(source.label) if source.label else None)
             score = _score(cells.get(source.score)) if source.score else None
         except _BadCellError as error:
             return Rejected(where, str(error), text)
         lang = _language_code(cells.get(source.lang)) if source.lang else None
-        if labels is None:
+        if found is None:
             return Row(text, self._name, where, lang, score=score)
-        if self._policy.kind == "multi_label":
-            return Row(text, self._name, where, lang, labels=labels)
-        return Row(text, self._name, where, lang, label=labels[0])
+        labels, denied = found
+        if self._policy.kind != "multi_label":
+            return Row(text, self._name, where, lang, label=labels[0])
+        labels, unknown = self._told(labels, denied)
+        return Row(text, self._name, where, lang, labels=labels, unknown=unknown)
 
-    def _labels(self, cell: Any) -> tuple[str, ...] | None:
-        found = _label_names(cell, several=self._policy.kind == "multi_label")
+    def _labels(self, cell: Any) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Categories a cell says hold, and those it says do not (`!x`)."""
+        several = self._policy.kind == "multi_label"
+        found = _label_names(cell, several)
         if not found:
             return None
         self._labelled += 1
-        mapped = [self._source.labels.get(name, name) for name in found]
-        unknown = [name for name, label in zip(found, mapped, strict=True) if label not in self._policy.ids]
+        denies = [several and name.startswith(DENIED) for name in found]
+        bare = [name.removeprefix(DENIED) if no else name for name, no in zip(found, denies, strict=True)]
+        mapped = [self._source.labels.get(name, name) for name in bare]
+        unknown = [name for name, label in zip(bare, mapped, strict=True) if label not in self._policy.ids]
         if unknown:
             self._unknown_rows += 1
             self._unknown.update(unknown)
             raise _BadCellError(f"unknown label: {', '.join(unknown)}")
-        labels = tuple(label for label in self._policy.ids if label in mapped)
-        if len(labels) > 1 and self._policy.kind == "single_label":
-            raise _BadCellError(f"several labels for a single-label policy: {', '.join(labels)}")
+        pairs = set(zip(mapped, denies, strict=True))
+        labels, denied = (tuple(n for n in self._policy.ids if (n, no) in pairs) for no in (False, True))
+        self._check(labels, denied)
+        return labels, denied
+
+    def _check(self, labels: tuple[str, ...], denied: tuple[str, ...]) -> None:
+        if len(labels) > 1 and self._policy.kind != "multi_label":
+            raise _BadCellError(f"several labels where the policy allows one: {', '.join(labels)}")
         if len(labels) > 1 and self._policy.benign in labels:
             raise _BadCellError(f"the benign label with another: {', '.join(labels)}")
-        return labels
+        both = [name for name in labels if name in denied]
+        if both:
+            raise _BadCellError(f"a label that holds and does not: {', '.join(both)}")
+        if self._policy.benign in denied:
+            raise _BadCellError(f"the benign label denied: {self._policy.benign}, name what holds instead")
+
+    def _told(self, labels: tuple[str, ...], denied: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Labels that hold and categories nobody has judged; the benign one follows from the others, they from it."""
+        benign, said = self._policy.benign, {*labels, *denied}
+        silent = [name for name in self._policy.ids if name not in said]
+        if self._source.unlisted == "absent" or benign in labels or silent == [benign]:
+            return labels or (benign,), ()
+        return labels, tuple(name for name in silent if not (labels and name == benign))
 
     def _finish(self) -> None:
         seen = self._rows + self._reasons.total()

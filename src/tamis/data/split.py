@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tamis.config import DataConfig, SplitConfig, SplitName
 from tamis.data.sources import named
@@ -17,6 +18,7 @@ from tamis.records import CalibrationSplit, Example, Splits, TestSplit, TrainSpl
 SHARED: tuple[SplitName, ...] = ("test", "validation", "calibration")
 """The splits that take a share, in the order they are cut."""
 SCORE_STRATA = 10
+NO_VERDICT: dict[str, Any] = {"label": None, "labels": None, "score": None, "unknown": ()}
 
 
 def split(examples: Iterable[Example], config: DataConfig, policy: Policy) -> Splits:
@@ -145,9 +147,7 @@ def _hide_gold(train: Sequence[Example], keep: int, policy: Policy, seed: int) -
         for name, members in strata.items()
         for example in sorted(members, key=lambda example: _draw(seed, f"gold {example.id}"))[: quota[name]]
     }
-    return [
-        example if example.id in shown else replace(example, label=None, labels=None, score=None) for example in train
-    ]
+    return [example if example.id in shown else replace(example, **NO_VERDICT) for example in train]
 
 
 def _shares(counts: Mapping[str, int], total: int) -> dict[str, int]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tamis.errors import DataError
 from tamis.judge.calibrate import best_temperature, scale
-from tamis.judge.judged import said_of
 from tamis.judge.lexicon import Lexicon, lexicon_scorer, mined
 from tamis.policy import Policy
 from tamis.records import Example, Scorer, Scores, TeacherSignal, TrainSplit
@@ -56,9 +55,9 @@ def fit_baseline(
 def _as_told(example: Example, signal: TeacherSignal | None, policy: Policy) -> Example:
     if signal is None or signal.outcome != "ok":
         return example
-    said = said_of(policy.scores(signal.probabilities), policy)
+    said = policy.named(signal.probabilities)
     if policy.kind == "multi_label":
-        return replace(example, label=None, labels=said, score=None)
+        return replace(example, label=None, labels=said, score=None, unknown=())
     return replace(example, label=said[0], labels=None, score=None)
 
 
@@ -68,8 +67,7 @@ def keyword(train: Sequence[Example], policy: Policy) -> Scorer:
     Raises:
         DataError: no labelled row.
     """
-    rows = [(example.text, truth) for example, truth in _labelled(train, policy)]
-    return lexicon_scorer(mined(rows, policy), policy)
+    return lexicon_scorer(mined(_labelled(train, policy), policy), policy)
 
 
 def svm(train: Sequence[Example], policy: Policy) -> Scorer:
@@ -121,9 +119,11 @@ def _linear(train: Sequence[Example], policy: Policy, classifier: Classifier) ->
 
     rows = _labelled(train, policy)
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
-    features = vectorizer.fit_transform([example.text for example, _ in rows])
-    truth = np.array([[name in names for name in policy.ids] for _, names in rows])
-    decide = (_several if policy.kind == "multi_label" else _one)(features, truth, classifier)
+    features = vectorizer.fit_transform([text for text, _ in rows])
+    truth = np.array([[judged.get(name, False) for name in policy.ids] for _, judged in rows])
+    known = np.array([[name in judged for name in policy.ids] for _, judged in rows])
+    several = policy.kind == "multi_label"
+    decide = _several(features, truth, known, classifier) if several else _one(features, truth, classifier)
 
     def score(texts: Sequence[str]) -> list[Scores]:
         if not texts:
@@ -143,8 +143,9 @@ def _one(features: Any, truth: NDArray[np.bool_], classifier: Classifier) -> Dec
 
     labels = truth.argmax(1)
     seen = np.unique(labels)
-    if len(seen) == 1:
-        return lambda rows: np.tile(truth[0].astype(float), (rows.shape[0], 1))
+    if len(seen) < 2:
+        only = truth[0] if len(truth) else np.arange(truth.shape[1]) == 0
+        return lambda rows: np.tile(only.astype(float), (rows.shape[0], 1))
     decisions = getattr(clone(classifier.model).fit(features, labels), classifier.method)
     temperature = _temperature(features, labels, truth[:, seen], classifier)
 
@@ -156,9 +157,12 @@ def _one(features: Any, truth: NDArray[np.bool_], classifier: Classifier) -> Dec
     return decide
 
 
-def _several(features: Any, truth: NDArray[np.bool_], classifier: Classifier) -> Decide:
-    """Train on each category that is sometimes true and sometimes not; the others are constants."""
-    columns = [_one(features, np.stack([~column, column], axis=1), classifier) for column in truth.T]
+def _several(features: Any, truth: NDArray[np.bool_], known: NDArray[np.bool_], classifier: Classifier) -> Decide:
+    """Train each category on the rows that are judged for it; one that is always true or never is a constant."""
+    columns = [
+        _one(features[judged], np.stack([~column, column], axis=1)[judged], classifier)
+        for column, judged in zip(truth.T, known.T, strict=True)
+    ]
     return lambda rows: np.stack([decide(rows)[:, 1] for decide in columns], axis=1)
 
 
@@ -181,13 +185,10 @@ def _softmax(decisions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
-def _labelled(train: Sequence[Example], policy: Policy) -> list[tuple[Example, set[str]]]:
-    rows = []
-    for example in train:
-        if example.label is not None:
-            rows.append((example, {example.label}))
-        elif example.labels is not None:
-            rows.append((example, set(example.labels) or {policy.benign}))
+def _labelled(train: Sequence[Example], policy: Policy) -> list[tuple[str, dict[str, bool]]]:
+    """Texts and what is known of their categories; a score of an ordinal policy is the level nearest to it."""
+    judged = ((example.text, policy.verdicts(policy.levelled(example))) for example in train)
+    rows = [(text, verdicts) for text, verdicts in judged if verdicts]
     if not rows:
         raise DataError(
             "a baseline learns from labels and none of its rows has one: label some, or name others in"

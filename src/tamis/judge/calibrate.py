@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tamis.errors import DataError
 from tamis.policy import Policy
-from tamis.records import CalibrationSplit, Example, Scores
+from tamis.records import CalibrationSplit, Scores
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,21 @@ def fit_temperature(scores: Sequence[Scores], split: CalibrationSplit, policy: P
         raise DataError(f"a temperature is fitted on a CalibrationSplit, got a {type(split).__name__}: pass that split")
     if len(scores) != len(split):
         raise DataError(f"calibration needs a score for each of its {len(split)} rows, got {len(scores)}")
-    rows = [(s, e) for s, e in zip(scores, split.examples, strict=True) if s.probabilities and _has_category(e)]
+    verdicts = [policy.verdicts(example) for example in split.examples]
+    rows = [(s, judged) for s, judged in zip(scores, verdicts, strict=True) if s.probabilities and judged]
     if len(rows) < FEWEST:
-        log.warning("temperature stays 1: %d calibration rows have a verdict, %d are needed", len(rows), FEWEST)
+        log.warning("temperature stays 1: %d calibration rows have a label, %d are needed", len(rows), FEWEST)
         return 1.0
     probability = np.array([[s.probabilities.get(name, 0.0) for name in policy.ids] for s, _ in rows])
-    truth = np.array([[name in _categories(e, policy) for name in policy.ids] for _, e in rows])
-    return best_temperature(probability, truth, multi_label=policy.kind == "multi_label")
+    truth = np.array([[judged.get(name, False) for name in policy.ids] for _, judged in rows])
+    if policy.kind != "multi_label":
+        return best_temperature(probability, truth, multi_label=False)
+    known = np.array([[name in judged for name in policy.ids] for _, judged in rows])
+    return best_temperature(probability[known], truth[known], multi_label=True)
 
 
 def best_temperature(probability: NDArray[np.float64], truth: NDArray[np.bool_], *, multi_label: bool) -> float:
-    """The T in [0.1, 10] of the least negative log-likelihood; both arrays are (rows, categories)."""
+    """The T in [0.1, 10] of the least negative log-likelihood; both arrays are (rows, categories), or (claims,)."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
@@ -81,11 +85,3 @@ def _scaled(score: Scores, temperature: float, policy: Policy) -> Scores:
     probability = np.array([score.probabilities[name] for name in names])
     scaled = scale(probability, temperature, multi_label=policy.kind == "multi_label")
     return policy.scores(dict(zip(names, scaled.tolist(), strict=True)), score.evidence)
-
-
-def _has_category(example: Example) -> bool:
-    return example.label is not None or example.labels is not None
-
-
-def _categories(example: Example, policy: Policy) -> tuple[str, ...]:
-    return (example.label,) if example.label is not None else example.labels or (policy.benign,)

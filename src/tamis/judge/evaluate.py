@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from tamis.config import EvaluateConfig
 from tamis.errors import DataError
 from tamis.judge import metrics
-from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures, truth_of
+from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures
 from tamis.judge.metrics import Bools, Floats
 from tamis.judge.result import Basis, Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
 from tamis.judge.speed import measure_speed
@@ -27,6 +28,7 @@ CURVE_POINTS = 200
 
 Told = dict[str, list[Scores]]
 Name = TypeVar("Name", bound=Hashable)
+Row = TypeVar("Row")
 
 
 def evaluate(
@@ -46,9 +48,10 @@ def evaluate(
     """
     gold = gold_of(split)
     told = {name: _ask(name, scorer, gold) for name, scorer in scorers.items()}
-    (rows, answers), by_score = _parts(gold, told)
+    rows, answers = _where([example.is_labelled for example in gold], gold, told)
     judged = {name: judge(rows, scores, policy) for name, scores in answers.items()} if rows else {}
-    of_scores = _of_scores(*by_score, config, seed)
+    risks = [policy.human_risk(example) for example in gold]
+    of_scores = _of_scores(risks, told, config, seed)
     by_category = of_categories(judged, config.bootstrap, seed)
     figures = {name: of_scores[name] | by_category.get(name, {}) for name in told}
     basis = basis_of(split, rows, policy, config)
@@ -93,14 +96,9 @@ def _ask(name: str, scorer: Scorer, gold: Sequence[Example]) -> list[Scores]:
     return scores
 
 
-def _parts(gold: Sequence[Example], told: Told) -> tuple[tuple[list[Example], Told], tuple[list[Example], Told]]:
-    """Rows and answers where people gave categories, and those where they gave a risk score."""
-    parts = []
-    for scored in (False, True):
-        places = [i for i, example in enumerate(gold) if (example.score is not None) == scored]
-        answers = {name: [scores[i] for i in places] for name, scores in told.items()}
-        parts.append(([gold[i] for i in places], answers))
-    return parts[0], parts[1]
+def _where(wanted: Sequence[bool], rows: Sequence[Row], told: Told) -> tuple[list[Row], Told]:
+    """Some of the rows, and the answers to them."""
+    return list(compress(rows, wanted)), {name: list(compress(scores, wanted)) for name, scores in told.items()}
 
 
 def of_categories(
@@ -114,9 +112,12 @@ def of_categories(
     return _sampled({name: partial(figures, one) for name, one in judged.items()}, rows, times, seed)
 
 
-def _of_scores(rows: Sequence[Example], told: Told, config: EvaluateConfig, seed: int) -> dict[str, Figures]:
-    measures = {name: partial(score_figures, rows, scores) for name, scores in told.items()}
-    return _sampled(measures, len(rows), config.bootstrap, seed)
+def _of_scores(risks: Sequence[float | None], told: Told, config: EvaluateConfig, seed: int) -> dict[str, Figures]:
+    """Figures over the rows people gave a risk, which a level is too."""
+    given, answers = _where([risk is not None for risk in risks], risks, told)
+    truth = np.array(given, dtype=float)
+    measures = {name: partial(score_figures, truth, scores) for name, scores in answers.items()}
+    return _sampled(measures, len(truth), config.bootstrap, seed)
 
 
 def _sampled(
@@ -157,16 +158,16 @@ def estimates(figures: Figures) -> tuple[dict[str, Estimate], dict[str, dict[str
 def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
     if not rows:
         return {}
-    given = [truth_of(row, policy) for row in rows]
-    return {name: sum(name in one for one in given) for name in policy.ids}
+    verdicts = [policy.verdicts(row) for row in rows]
+    return {name: sum(one.get(name, False) for one in verdicts) for name in policy.ids}
 
 
 def details(judged: Judged, rows: Sequence[Example]) -> ModelResult:
     """What a run shows beside its figures: confusion, reliability, curves and mistakes."""
-    confidence, correct = judged.claims
-    bins = metrics.reliability(confidence.ravel(), correct.ravel())
-    ranked = metrics.ranking(judged.harmful, judged.risk, metrics.ones(len(rows)))
-    both = bool(judged.harmful.any() and not judged.harmful.all())
+    confidence, correct, _ = judged.claims
+    bins = metrics.reliability(confidence, correct)
+    ranked = metrics.ranking(judged.harmful, judged.risk, metrics.ones(len(rows)) * judged.harm_known)
+    both = len(set(judged.harmful[judged.harm_known > 0].tolist())) == 2
     return ModelResult(
         metrics={},
         confusion=None if judged.several else _confusion(judged),
@@ -197,7 +198,7 @@ def _mistakes(judged: Judged, rows: Sequence[Example]) -> tuple[Mistake, ...]:
     for i in np.flatnonzero(~judged.right).tolist():
         truth = tuple(name for name, holds in zip(judged.names, judged.truth[i], strict=True) if holds)
         said = tuple(name for name, holds in zip(judged.names, judged.said[i], strict=True) if holds)
-        wrong = judged.truth[i] != judged.said[i]
+        wrong = (judged.truth[i] != judged.said[i]) & judged.known[i]
         sure = np.where(judged.said[i], judged.probability[i], 1 - judged.probability[i])
         claimed = wrong if judged.several else judged.said[i]
         confidence = float(sure[claimed].max()) if said else float("nan")

@@ -3,7 +3,9 @@
 Figures of categories: `accuracy`, `macro_`, `micro_` and per-category `precision`, `recall`, `f1`; `worst_recall`;
 `macro_` and per-category `auroc` and `average_precision`; `ece`; and of the risk `risk_auroc`,
 `risk_average_precision`, `recall_at_fpr_0.001`, `_0.01`, `_0.05` and `fpr_at_recall_0.95`. Macro means go over the
-categories with gold rows. Figures of human risk scores: `spearman`, `kendall`, `mae`. Always: `answered`.
+categories with gold rows. Figures of human risk scores and of levels: `spearman`, `kendall`, `mae`. Always: `answered`.
+
+A category nobody has judged in a row counts neither for nor against an answer.
 
 A row without an answer is wrong in every figure; the calibration error alone leaves it out, as nothing was claimed.
 """
@@ -14,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tamis.errors import DataError
 from tamis.judge import metrics
 from tamis.judge.metrics import Bools, Floats
 from tamis.policy import Policy
@@ -24,38 +26,53 @@ from tamis.records import Example, Scores
 Figures = dict[str, Floats]
 """Figures by name, each of shape (resamples,); `category/figure` for one category."""
 
-THRESHOLD = 0.5
 HIGH_RECALL = 0.95
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Answers and truth on rows with categories; arrays are (rows, categories), or (rows,) for the risk."""
+    """Answers and truth on rows with categories; arrays are (rows, categories), or (rows,) for the risk.
+
+    `known` says which categories of a row people have judged; what they have not is no truth and has no part in any
+    figure.
+    """
 
     names: tuple[str, ...]
     truth: Bools
+    known: Bools
     said: Bools
     probability: Floats
-    harmful: Bools
+    benign: int
     risk: Floats
     answered: Bools
     several: bool
 
     @property
     def right(self) -> Bools:
-        """Which rows are answered with exactly the true categories."""
-        return metrics.right(self.truth, self.said)
+        """Which rows are answered, with exactly the true ones of the categories that are known."""
+        return metrics.right(self.truth, self.said & self.known) & self.answered
 
     @property
-    def claims(self) -> tuple[Floats, Bools]:
-        """Confidence and correctness of each claim of the answered rows: (answered, claims).
+    def harmful(self) -> Bools:
+        """Which rows are harmful, where `harm_known`."""
+        return ~self.truth[:, self.benign]
 
-        The top category is the claim, or every category where several may hold.
+    @property
+    def harm_known(self) -> Floats:
+        """1 for a row that people found harmless or harmful, 0 for one they left open: weights of its figures."""
+        return self.known[:, self.benign].astype(float)
+
+    @property
+    def claims(self) -> tuple[Floats, Bools, NDArray[np.int64]]:
+        """Confidence, correctness and row of each claim of the answered rows.
+
+        The top category is the claim, or every known category where several may hold.
         """
         if self.several:
-            return self.probability[self.answered], self.truth[self.answered]
-        top = self.probability.max(1, keepdims=True)
-        return top[self.answered], self.right[self.answered, None]
+            row, column = np.nonzero(self.known & self.answered[:, None])
+            return self.probability[row, column], self.truth[row, column], row
+        row = np.flatnonzero(self.answered)
+        return self.probability.max(1)[row], self.right[row], row
 
 
 def judge(rows: Sequence[Example], scores: Sequence[Scores], policy: Policy) -> Judged:
@@ -64,50 +81,26 @@ def judge(rows: Sequence[Example], scores: Sequence[Scores], policy: Policy) -> 
     Raises:
         DataError: a verdict that is not a category of the policy.
     """
-    truth = np.array([[name in truth_of(row, policy) for name in policy.ids] for row in rows])
-    several = policy.kind == "multi_label"
+    verdicts = [policy.verdicts(row) for row in rows]
+    truth = np.array([[one.get(name, False) for name in policy.ids] for one in verdicts])
+    several, benign = policy.kind == "multi_label", policy.ids.index(policy.benign)
     found = [[score.probabilities.get(name, 0.0) for name in policy.ids] for score in scores]
     probability = np.array(found, dtype=float)
     if not several:
         probability = metrics.ratio(probability, probability.sum(1, keepdims=True))
-    harmful = ~truth[:, policy.ids.index(policy.benign)]
+    named = [policy.named(score.probabilities) for score in scores]
     risk = np.array([score.risk if score.probabilities else np.nan for score in scores], dtype=float)
     return Judged(
         names=policy.ids,
         truth=truth,
-        said=np.array([[name in said_of(score, policy) for name in policy.ids] for score in scores]),
+        known=np.array([[name in one for name in policy.ids] for one in verdicts]),
+        said=np.array([[name in one for name in policy.ids] for one in named]),
         probability=probability,
-        harmful=harmful,
-        risk=metrics.pessimistic(harmful, risk),
+        benign=benign,
+        risk=metrics.pessimistic(~truth[:, benign], risk),
         answered=np.array([bool(score.probabilities) for score in scores]),
         several=several,
     )
-
-
-def truth_of(example: Example, policy: Policy) -> tuple[str, ...]:
-    """Categories people gave a row; the benign one where they gave none.
-
-    Raises:
-        DataError: one that the policy does not have, or several under a policy of single labels.
-    """
-    given = (example.label,) if example.label is not None else example.labels or (policy.benign,)
-    unknown = sorted(set(given) - set(policy.ids))
-    if unknown:
-        known = ", ".join(policy.ids)
-        raise DataError(f"row {example.id} is labelled {unknown[0]!r}, the policy has {known}: map it in `labels`")
-    if policy.kind == "single_label" and len(given) > 1:
-        raise DataError(f"row {example.id} has {len(given)} labels, the policy allows one: set kind: multi_label")
-    return given
-
-
-def said_of(score: Scores, policy: Policy) -> tuple[str, ...]:
-    """Categories an answer names; under multi-label those of at least 0.5, and the benign one where no harm is."""
-    if not score.probabilities:
-        return ()
-    if policy.kind == "single_label":
-        return (score.category,)
-    named = (n for n, p in score.probabilities.items() if p >= THRESHOLD and n != policy.benign)
-    return tuple(named) or (policy.benign,)
 
 
 def category_figures(judged: Judged, weights: Floats) -> Figures:
@@ -115,7 +108,7 @@ def category_figures(judged: Judged, weights: Floats) -> Figures:
     figures = _answer_figures(judged, weights)
     for i, name in enumerate(judged.names):
         score = metrics.pessimistic(judged.truth[:, i], np.where(judged.answered, judged.probability[:, i], np.nan))
-        ranked = metrics.ranking(judged.truth[:, i], score, weights)
+        ranked = metrics.ranking(judged.truth[:, i], score, weights * judged.known[:, i])
         figures[f"{name}/auroc"], figures[f"{name}/average_precision"] = ranked.auroc, ranked.average_precision
     for figure in ("auroc", "average_precision"):
         columns = np.stack([figures[f"{name}/{figure}"] for name in judged.names])
@@ -131,7 +124,7 @@ def macro_f1(judged: Judged, weights: Floats) -> Figures:
 
 
 def _answer_figures(judged: Judged, weights: Floats) -> Figures:
-    counted = metrics.counts(judged.truth, judged.said, weights)
+    counted = metrics.counts(judged.truth, judged.said & judged.known, weights)
     figures = {
         "accuracy": metrics.weighted_mean(judged.right.astype(float), weights),
         "answered": metrics.weighted_mean(judged.answered.astype(float), weights),
@@ -146,7 +139,7 @@ def _answer_figures(judged: Judged, weights: Floats) -> Figures:
 
 
 def _risk_figures(judged: Judged, weights: Floats) -> Figures:
-    ranked = metrics.ranking(judged.harmful, judged.risk, weights)
+    ranked = metrics.ranking(judged.harmful, judged.risk, weights * judged.harm_known)
     return {
         "risk_auroc": ranked.auroc,
         "risk_average_precision": ranked.average_precision,
@@ -156,14 +149,12 @@ def _risk_figures(judged: Judged, weights: Floats) -> Figures:
 
 
 def _calibration(judged: Judged, weights: Floats) -> Floats:
-    confidence, correct = judged.claims
-    drawn = np.repeat(weights[:, judged.answered], confidence.shape[1], axis=1)
-    return metrics.expected_calibration_error(confidence.ravel(), correct.ravel(), drawn)
+    confidence, correct, row = judged.claims
+    return metrics.expected_calibration_error(confidence, correct, weights[:, row])
 
 
-def score_figures(rows: Sequence[Example], scores: Sequence[Scores], weights: Floats) -> Figures:
-    """Figures of risk against the scores people gave; a missing answer is the farther end of [0, 1]."""
-    truth = np.array([row.score for row in rows], dtype=float)
+def score_figures(truth: Floats, scores: Sequence[Scores], weights: Floats) -> Figures:
+    """Figures of risk against the risk people gave, (rows,); a missing answer is the farther end of [0, 1]."""
     given = np.array([score.risk for score in scores], dtype=float)
     answered = np.isfinite(given)
     risk = np.where(answered, given, (truth < 0.5).astype(float))

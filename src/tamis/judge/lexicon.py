@@ -78,24 +78,27 @@ def _weight(cell: str, where: str) -> float:
     return weight
 
 
-def mined(rows: Sequence[tuple[str, set[str]]], policy: Policy) -> Lexicon:
+def mined(rows: Sequence[tuple[str, Mapping[str, bool]]], policy: Policy) -> Lexicon:
     """The lexicon that labelled texts give: words, and 2 to 4 characters of Chinese, that speak for one category.
 
     A category keeps the 300 terms whose smoothed log-odds against all other texts are the most standard deviations
     above 0 (Monroe, Colaresi and Quinn, 2008, with a flat prior).
 
     Args:
-        rows: texts and their true categories.
+        rows: texts, and of each category that has been judged whether it holds.
         policy: the categories.
     """
-    found = [(terms(text), truth) for text, truth in rows]
-    return {name: _telling(found, name) for name in _harmful(policy)}
+    found = [(terms(text), judged) for text, judged in rows]
+    return {
+        name: _telling([(words, judged[name]) for words, judged in found if name in judged])
+        for name in _harmful(policy)
+    }
 
 
-def _telling(rows: Sequence[tuple[set[str], set[str]]], name: str) -> dict[str, float]:
-    inside = Counter(term for found, truth in rows if name in truth for term in found)
-    outside = Counter(term for found, truth in rows if name not in truth for term in found)
-    size = sum(name in truth for _, truth in rows)
+def _telling(rows: Sequence[tuple[set[str], bool]]) -> dict[str, float]:
+    inside = Counter(term for found, holds in rows if holds for term in found)
+    outside = Counter(term for found, holds in rows if not holds for term in found)
+    size = sum(holds for _, holds in rows)
     weights = {}
     for term, count in inside.items():
         if count >= FEWEST_TEXTS:

@@ -46,7 +46,7 @@ ALL = (
 FIXED = [*(f"recall_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES), "fpr_at_recall_0.95"]
 """Rows of the tables; those an evaluation lacks are left out."""
 QUALITY = ("macro_f1", "worst_recall", "score")
-NOT_LOSSES = {*QUALITY, "step", "epoch", "above_floor", "seconds", "loss", "learning_rate"}
+NOT_LOSSES = {*QUALITY, "step", "epoch", "above_floor", "rows", "seconds", "loss", "learning_rate"}
 MISTAKES = 20
 HIGH_RECALL = 0.9
 

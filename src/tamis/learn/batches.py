@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ from tamis.network import by_length
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
 from tamis.windows import Encoder
-
-log = logging.getLogger(__name__)
 
 States = Callable[[Sequence[Example]], npt.NDArray[np.float16]]
 """A teacher's hidden states of some examples, (rows, layers, width); a row it has none of is NaN."""
@@ -55,22 +52,21 @@ def rows_of(
     """Match examples and signals by content id and encode them.
 
     Raises:
-        TrainingError: no row has a label, or a signal belongs to another example or label space.
+        TrainingError: no row has a target, or a signal belongs to another example or label space.
     """
-    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_labelled]
-    learnt = {example.id for example in usable}
-    scored = sum(example.score is not None and example.id not in learnt for example in examples)
-    if scored:
-        log.warning("%d of %d rows have a risk score alone, which is not learnt from: left out", scored, len(examples))
+    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_gold]
     if not usable:
-        raise TrainingError("no training row has a human label or a teacher's answer: label first, or add gold")
+        raise TrainingError(
+            "no training row has a human label, a risk score or a teacher's answer: label first, or add gold"
+        )
     windows = encoder.encode([example.text for example in usable])
     first = np.unique(windows.owner, return_index=True)[1]
     soft = torch.stack([_soft(signals.get(example.id), policy) for example in usable])
     hard = torch.stack([_hard(example, policy) for example in usable])
+    score = torch.tensor([float("nan") if e.score is None else e.score for e in usable])
     ids = [windows.ids[i] for i in first]
     long = int((np.bincount(windows.owner) > 1).sum())
-    return Rows(ids, Targets(soft, hard), tuple(usable), long)
+    return Rows(ids, Targets(soft, hard, score=score), tuple(usable), long)
 
 
 def answered(signal: TeacherSignal | None, example: Example, policy: Policy) -> bool:
@@ -95,11 +91,10 @@ def _soft(signal: TeacherSignal | None, policy: Policy) -> Tensor:
 
 
 def _hard(example: Example, policy: Policy) -> Tensor:
-    if policy.kind == "single_label":
+    if policy.kind != "multi_label":
         return torch.tensor(-1 if example.label is None else policy.ids.index(example.label))
-    if example.labels is None:
-        return torch.full((len(policy.ids),), float("nan"))
-    return torch.tensor([float(name in example.labels) for name in policy.ids])
+    judged = policy.verdicts(example)
+    return torch.tensor([float(judged.get(name, "nan")) for name in policy.ids])
 
 
 def batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:

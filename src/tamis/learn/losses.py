@@ -65,7 +65,7 @@ def mse_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 
 def mse_score(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Squared difference of the risk scores, 1 - p of the first outcome, which is the benign one."""
+    """Squared difference of 1 - p of the first outcome, the benign one: the risk, and of levels that of any harm."""
     del temperature
     return (F.softmax(student, dim=-1)[..., 0] - teacher[..., 0]).square()
 
@@ -145,6 +145,11 @@ def binary_cross_entropy(student: Tensor, target: Tensor, smoothing: float = 0.0
     return each.sum(-1) / known.sum(-1).clamp(min=1)
 
 
+def risk_error(student: Tensor, target: Tensor) -> Tensor:
+    """Squared error (Brier, 1950) of the student's risk, given as log-odds, against human scores in [0, 1]: (rows,)."""
+    return (F.sigmoid(student) - target).square()
+
+
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 Comparison = Callable[[Tensor, Tensor], Tensor]
 
@@ -161,4 +166,9 @@ RELATION: dict[str, Comparison] = {"distance": distance, "angle": angle, "simila
 RISK_RELATION: dict[str, Comparison] = {"score_difference": score_difference, "ranking": ranking}
 LOSSES: tuple[str, ...] = (*RESPONSE, *FEATURE, *RELATION, *RISK_RELATION)
 """Every name that `objective.distill` may give a weight."""
-SUPERVISED: dict[str, Loss] = {"single_label": cross_entropy, "multi_label": binary_cross_entropy}
+SUPERVISED: dict[str, Loss] = {
+    "single_label": cross_entropy,
+    "multi_label": binary_cross_entropy,
+    "ordinal": cross_entropy,
+}
+"""By the kind of the policy, what a human label teaches; of levels the likelihood of the cumulative link."""

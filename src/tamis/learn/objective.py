@@ -9,7 +9,7 @@ pairs of the rows it is given, which are all rows of a worker's batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from tamis.config import ObjectiveConfig
 from tamis.errors import TrainingError
 from tamis.learn.learner import Seen
-from tamis.learn.losses import FEATURE, RELATION, RESPONSE, RISK_RELATION, SMALLEST, SUPERVISED, soften
+from tamis.learn.losses import FEATURE, RELATION, RESPONSE, RISK_RELATION, SMALLEST, SUPERVISED, risk_error, soften
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Targets:
 
     `soft`: (rows, categories) teacher probabilities, NaN rows have none. `hard`: (rows,) category indices, -1 has none;
     multi-label: (rows, categories) of 0, 1 and NaN, an all-NaN row has none. `states`: (rows, layers, width) hidden
-    states of the teacher, NaN rows have none; None where no term asks for them.
+    states of the teacher, NaN rows have none; None where no term asks for them. `score`: (rows,) human risk scores, NaN
+    rows have none; None where no row has one.
     """
 
     soft: Tensor
     hard: Tensor
     states: Tensor | None = None
+    score: Tensor | None = None
 
     @property
     def has_soft(self) -> Tensor:
@@ -41,18 +43,31 @@ class Targets:
 
     @property
     def has_hard(self) -> Tensor:
-        """(rows,) whether a person has judged."""
+        """(rows,) whether a person has judged, by a label or by a score."""
+        return self.has_label | self.has_score
+
+    @property
+    def has_label(self) -> Tensor:
+        """(rows,) whether a person has named a category."""
         return self.hard >= 0 if self.hard.ndim == 1 else ~self.hard.isnan().all(-1)
+
+    @property
+    def has_score(self) -> Tensor:
+        """(rows,) whether a person has given a risk score."""
+        return torch.zeros_like(self.has_label) if self.score is None else ~self.score.isnan()
 
     def at(self, index: Iterable[int]) -> Targets:
         """The targets of some of the rows."""
         rows = torch.as_tensor(list(index))
-        return Targets(self.soft[rows], self.hard[rows], None if self.states is None else self.states[rows])
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
-        states = None if self.states is None else self.states.to(device)
-        return Targets(self.soft.to(device), self.hard.to(device), states)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        states, score = (None if one is None else change(one) for one in (self.states, self.score))
+        return Targets(change(self.soft), change(self.hard), states, score)
 
 
 Weights = Mapping[str, float]
@@ -69,12 +84,21 @@ def weights_of(config: ObjectiveConfig, distils: bool) -> Weights:
 
 
 class Objective:
-    """The weighted terms of a run under one policy; the weights come with each call, because a stage changes them."""
+    """The weighted terms of a run under one policy; the weights come with each call, because a stage changes them.
 
-    def __init__(self, config: ObjectiveConfig, kind: str, benign: int) -> None:
+    Args:
+        config: the terms of L_distill, and their temperature.
+        kind: of the policy.
+        harm: risk of each category, 0 of the benign one alone; see `Policy.harm`.
+    """
+
+    def __init__(self, config: ObjectiveConfig, kind: str, harm: Sequence[float]) -> None:
         self.config = config
         self.kind = kind
-        self.benign = benign
+        self.benign = harm.index(0)
+        self.order = [self.benign, *(i for i in range(len(harm)) if i != self.benign)]
+        # Of the outcomes `_outcomes` gives.
+        self.harm = torch.tensor([0.0, 1.0] if kind == "multi_label" else [harm[i] for i in self.order])
 
     def terms(self, seen: Seen, targets: Targets, total: float, weights: Weights) -> dict[str, Tensor]:
         """Weighted parts of the loss, by name.
@@ -96,15 +120,26 @@ class Objective:
                 mean = rows.sum() / max(1, rows.numel())
                 whole_part = (share * rows).sum() if rows.ndim == 1 else alpha * mean * len(share)
                 parts[name] = weights[name] * whole_part / total
-        if beta and bool(hard.any()):
-            rows = SUPERVISED[self.kind](seen.logits[hard], targets.hard[hard], self.config.label_smoothing)
-            parts["supervised"] = (beta / whole[hard] * rows).sum() / total
+        if beta:
+            for name, (judged, rows) in self._supervised(seen.logits, targets).items():
+                parts[name] = (beta / whole[judged] * rows).sum() / total
         return parts
+
+    def _supervised(self, logits: Tensor, targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
+        """The terms of L_sup: which rows have a human label, or a human score, and a number for each of them."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        if bool((judged := targets.has_label).any()):
+            rows = SUPERVISED[self.kind](logits[judged], targets.hard[judged], self.config.label_smoothing)
+            found["supervised"] = judged, rows
+        if targets.score is not None and bool((judged := targets.has_score).any()):
+            risk = self._risk_logit(self._outcomes(logits[judged]))
+            found["score_error"] = judged, risk_error(risk, targets.score[judged])
+        return found
 
     def _distilled(self, seen: Seen, targets: Targets, soft: Tensor, weights: Weights) -> dict[str, Tensor]:
         """Each term of L_distill over the rows the teacher has answered."""
         names = [name for name, weight in weights.items() if weight and name not in ("alpha", "beta")]
-        student, teacher = self._outcomes(seen.logits[soft], targets.soft[soft])
+        student, teacher = self._outcomes(seen.logits[soft]), self._answers(targets.soft[soft])
         found: dict[str, Tensor] = {}
         for name in names:
             if name in RESPONSE:
@@ -139,18 +174,25 @@ class Objective:
         return seen.state[soft][known], wanted[known]
 
     def _risk_logit(self, logits: Tensor) -> Tensor:
-        """Log-odds of any harm, (rows,), of what `_outcomes` gives; under multi-label those of the likeliest harm."""
-        odds = logits[..., 1:].logsumexp(-1) - logits[..., 0]
-        if odds.ndim == 1:
-            return odds
-        return odds[:, [i for i in range(odds.shape[1]) if i != self.benign]].amax(-1)
+        """Log-odds of the risk, (rows,), of what `_outcomes` gives; under multi-label those of the likeliest harm.
 
-    def _outcomes(self, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Distributions over the last dimension, benign outcome first."""
+        The risk is the mean harm of the outcomes, so its odds are sum p h over sum p (1 - h).
+        """
+        harm = self.harm.to(logits)
+        odds = (logits + harm.log()).logsumexp(-1) - (logits + (1 - harm).log()).logsumexp(-1)
+        return odds if odds.ndim == 1 else odds[:, self.order[1:]].amax(-1)
+
+    def _outcomes(self, logits: Tensor) -> Tensor:
+        """The student's logits as those of a distribution over the last dimension, benign outcome first."""
         if self.kind == "multi_label":
-            return torch.stack([torch.zeros_like(logits), logits], -1), torch.stack([1 - teacher, teacher], -1)
-        order = [self.benign, *(i for i in range(logits.shape[-1]) if i != self.benign)]
-        return logits[:, order], teacher[:, order] / teacher.sum(-1, keepdim=True)
+            return torch.stack([torch.zeros_like(logits), logits], -1)
+        return logits[:, self.order]
+
+    def _answers(self, teacher: Tensor) -> Tensor:
+        """The teacher's probabilities of the same outcomes."""
+        if self.kind == "multi_label":
+            return torch.stack([1 - teacher, teacher], -1)
+        return teacher[:, self.order] / teacher.sum(-1, keepdim=True)
 
 
 def _states(targets: Targets) -> Tensor:

@@ -7,36 +7,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import f1_score, log_loss, recall_score
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score, recall_score
 
 from tamis.errors import TrainingError
 from tamis.learn.student import Student
 from tamis.network import logits_of
+from tamis.policy import HOLDS, Policy
 from tamis.records import Example, Scorer, Scores, ValidationSplit
-from tamis.windows import probabilities_of, scores_of, worst
+from tamis.windows import Array, probabilities_of, scores_of, worst
+
+SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
 class Quality:
-    """A student on the validation split of `rows` rows."""
+    """A student on the validation split of `rows` rows.
 
-    macro_f1: float
-    worst_recall: float
+    Either the figures of human labels, `macro_f1` and `worst_recall`, or `score`, Spearman's correlation with human
+    risk scores; the others are None.
+    """
+
+    macro_f1: float | None
+    worst_recall: float | None
     loss: float
     above_floor: bool
     rows: int
+    score: float | None = None
 
     def beats(self, other: Quality) -> bool:
-        """Whether this is the better checkpoint: first the floor on the worst recall, then macro-F1, then the loss.
+        """Whether this is the better checkpoint: first the floor on the worst recall, then the figure, then the loss.
 
-        Two macro-F1 closer than a standard error are a tie: on a small validation split a row or two decide between
+        Two figures closer than a standard error are a tie: on a small validation split a row or two decide between
         them, and the loss, which every row moves a little, tells the checkpoints apart with less noise.
         """
         if self.above_floor != other.above_floor:
             return self.above_floor
-        error = math.sqrt(other.macro_f1 * (1 - other.macro_f1) / other.rows)
-        ahead = self.macro_f1 - other.macro_f1
+        ahead, error = self._figure[0] - other._figure[0], other._figure[1]
         return ahead > error or (ahead >= -error and self.loss < other.loss)
+
+    @property
+    def _figure(self) -> tuple[float, float]:
+        """What chooses, and its standard error: that of a share, or of a correlation (Fisher, 1915)."""
+        if self.score is not None:
+            return self.score, (1 - self.score**2) / math.sqrt(self.rows)
+        share = self.macro_f1 or 0.0
+        return share, math.sqrt(share * (1 - share) / self.rows)
 
 
 def scorer_of(student: Student) -> Scorer:
@@ -49,40 +65,57 @@ def scorer_of(student: Student) -> Scorer:
     return score
 
 
-def labelled(split: ValidationSplit) -> tuple[Example, ...]:
-    """The rows a checkpoint is chosen on: those with a human label; a risk score alone names no category.
+def deciding(split: ValidationSplit) -> tuple[Example, ...]:
+    """The rows a checkpoint is chosen on: those with a human label, and where there is none those with a risk score.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is neither.
     """
-    rows = tuple(example for example in split.examples if example.is_labelled)
-    if not rows:
+    labelled = tuple(example for example in split.examples if example.is_labelled)
+    if not (labelled or split.gold):
         raise TrainingError(
-            f"none of the {len(split)} validation rows has a human label, so no checkpoint can be chosen (scores do not"
-            " count): label some and name their column in `label` of a source"
+            f"none of the {len(split)} validation rows has a human label or a risk score, so no checkpoint can be"
+            " chosen: judge some and name their column in `label` or `score` of a source"
         )
-    return rows
+    return labelled or split.gold
 
 
 def quality_of(student: Student, split: ValidationSplit, floor: float) -> Quality:
-    """Macro-F1, worst recall and loss on the human labels of a validation split.
+    """Macro-F1, worst recall and loss on the human labels of a validation split, or its agreement with human scores.
 
     Raises:
-        TrainingError: no row has one.
+        TrainingError: no row has either.
     """
-    gold = labelled(split)
+    gold = deciding(split)
     windows = student.encoder.encode([example.text for example in gold])
-    policy = student.policy
-    rows = probabilities_of(logits_of(student.network, windows.ids), policy)
-    probabilities = worst(rows, windows.owner, policy)
+    rows = probabilities_of(logits_of(student.network, windows.ids), student.policy)
+    probabilities = worst(rows, windows.owner, student.policy)
+    judge = _of_labels if gold[0].is_labelled else _of_scores
+    return judge(gold, probabilities, student.policy, floor)
+
+
+def _of_labels(gold: Sequence[Example], probabilities: Array, policy: Policy, floor: float) -> Quality:
+    judged = [policy.verdicts(example) for example in gold]
+    known = np.array([[name in one for name in policy.ids] for one in judged])
+    truth = np.array([[one.get(name, False) for name in policy.ids] for one in judged])
+    names = np.flatnonzero(truth.any(0)).tolist() or list(range(len(policy.ids)))
     if policy.kind == "multi_label":
-        truth = np.array([[name in (example.labels or ()) for name in policy.ids] for example in gold])
-        said, names = probabilities >= 0.5, list(range(len(policy.ids)))
-        loss = -np.log(np.clip(np.where(truth, probabilities, 1 - probabilities), 1e-7, 1)).mean()
+        said = (probabilities >= HOLDS) & known
+        likely = np.where(truth, probabilities, 1 - probabilities)[known]
     else:
-        truth = np.array([policy.ids.index(example.label or policy.benign) for example in gold])
-        said, names = probabilities.argmax(1), sorted(set(truth.tolist()))
-        loss = log_loss(truth, probabilities, labels=range(len(policy.ids)))
+        said = probabilities.argmax(1)[:, None] == np.arange(len(policy.ids))
+        likely = probabilities[truth]
+    loss = -np.log(np.clip(likely, SMALLEST, 1)).mean()
     recalls = recall_score(truth, said, labels=names, average=None, zero_division=0)
     f1 = f1_score(truth, said, labels=names, average="macro", zero_division=0)
     return Quality(float(f1), float(recalls.min()), float(loss), bool(recalls.min() >= floor), len(gold))
+
+
+def _of_scores(gold: Sequence[Example], probabilities: Array, policy: Policy, _: float) -> Quality:
+    truth = np.array([example.score for example in gold], dtype=float)
+    told = [policy.risk(dict(zip(policy.ids, map(float, row), strict=True))) for row in probabilities]
+    risk = np.array(told)
+    # A student that says the same of every text puts them in no order, which agrees with none.
+    same = np.ptp(truth) == 0 or np.ptp(risk) == 0
+    order = 0.0 if same else float(spearmanr(truth, risk).statistic)
+    return Quality(None, None, float(np.square(truth - risk).mean()), True, len(gold), score=order)

@@ -80,7 +80,7 @@ def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Stude
     base = load_base(folder, _dtype(config))
     pooling: Pooling = ("last" if is_decoder(base) else "mean") if config.pooling == "auto" else config.pooling
     torch.manual_seed(seed)
-    network = Network(_adapted(base, config), len(policy.ids), pooling)
+    network = Network(_adapted(base, config), len(policy.ids), pooling, policy.kind)
     learnt = frozenset(name for name, p in network.named_parameters() if p.requires_grad)
     return Student(network, _encoder(config, folder), policy, config, learnt)
 

@@ -27,7 +27,7 @@ from tamis.learn.objective import Objective, Targets, Weights
 from tamis.learn.pclora import compressed, constant_layers, fade, faded
 from tamis.learn.progress import State, load_progress, save_progress, save_tensors
 from tamis.learn.schedule import Stage, plan
-from tamis.learn.score import labelled, quality_of
+from tamis.learn.score import deciding, quality_of
 from tamis.learn.student import Student, hold_still
 from tamis.learn.trunk import Trunk
 from tamis.network import frozen_layers, is_decoder, layers_of, mixed_precision, pad
@@ -52,7 +52,7 @@ class Trainer:
         states: the teacher's hidden states, where the objective compares them.
 
     Raises:
-        TrainingError: a split of another type or without a human label, or a stage or layer that cannot be.
+        TrainingError: a split of another type or without a human verdict, or a stage or layer that cannot be.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Trainer:
     ) -> None:
         if not isinstance(validation, ValidationSplit):
             raise TrainingError(f"a checkpoint is chosen on a ValidationSplit, got a {type(validation).__name__}")
-        labelled(validation)  # An epoch later would be a late moment to find that there is none.
+        deciding(validation)  # An epoch later would be a late moment to find that there is none.
         self.student, self.rows, self.validation = student, rows, validation
         self.config, self.out, self.states = config, out, states
         policy = student.policy
-        self.objective = Objective(objective, policy.kind, policy.ids.index(policy.benign))
+        self.objective = Objective(objective, policy.kind, policy.harm)
         self.state = State()
         self.trunk: Trunk | None = None
         self.lengths = [len(row) for row in rows.ids]
@@ -221,7 +221,8 @@ class Trainer:
         self._fade()
         quality = quality_of(self.student, self.validation, self.config.recall_floor)
         epoch = stage.epoch + (step - stage.start) / stage.per_epoch
-        entry = {"step": step, "epoch": epoch, **values, **asdict(quality)}
+        known = {name: value for name, value in asdict(quality).items() if value is not None}
+        entry = {"step": step, "epoch": epoch, **values, **known}
         self.state.history.append(entry)
         self.accelerator.log(entry, step=step)
         log.info("step %d: %s", step, json.dumps(entry))

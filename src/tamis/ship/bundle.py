@@ -5,7 +5,7 @@ bundle.json         template, window length, pooling, temperature, where the stu
 policy.json         taxonomy and thresholds
 tokenizer.json      fast tokenizer
 model/              transformers folder with the merged weights (safetensors)
-head.safetensors    the classification head
+head.safetensors    the head of categories or levels
 trained_on.txt      content ids of the rows whose human verdict it learnt, so that it never labels one as a teacher
 """
 
@@ -125,7 +125,7 @@ def load_bundle(path: str | Path) -> Moderator:
     encoder = Encoder.from_file(folder / "tokenizer.json", spec.template, spec.max_tokens)
     if encoder.template_hash != spec.template_hash or policy.label_space != spec.label_space:
         raise BundleError(f"{folder}: template or label space differ from the trained ones: export the bundle again")
-    moderator = Moderator(_network(folder, spec, len(policy.ids)), encoder, policy, spec, version)
+    moderator = Moderator(_network(folder, spec, policy), encoder, policy, spec, version)
     moderator.trained_on = frozenset((folder / "trained_on.txt").read_text().split())
     return moderator
 
@@ -193,9 +193,9 @@ def _margin(scores: Scores, policy: Policy) -> float:
     return min(first - second, abs(scores.risk - policy.actions.review), abs(scores.risk - policy.actions.block))
 
 
-def _network(folder: Path, spec: BundleSpec, outputs: int) -> Network:
+def _network(folder: Path, spec: BundleSpec, policy: Policy) -> Network:
     dtype = torch.bfloat16 if bfloat16_is_fast() else torch.float32
-    network = Network(load_base(folder / "model", dtype), outputs, spec.pooling)
+    network = Network(load_base(folder / "model", dtype), len(policy.ids), spec.pooling, policy.kind)
     network.head.load_state_dict(load_file(folder / "head.safetensors"))
     return network.eval()
 

@@ -67,7 +67,8 @@ def from_votes(answers: Sequence[str], options: Mapping[str, str], policy: Polic
 def from_json(answer: str, options: Mapping[str, str], policy: Policy) -> dict[str, float]:
     """Verbalised probabilities, strictly: one JSON object, known keys, numbers in [0, 1]; empty when it is not.
 
-    Single-label answers that sum to more than 1 are divided by their sum; a sum of 0 says nothing.
+    Answers over categories of which one holds are divided by their sum if it is more than 1; a sum of 0 says nothing.
+    Where several may hold, one that is left out has not been judged, which makes the answer none.
     """
     body = answer.rsplit("</think>", 1)[-1].strip()
     if body.startswith("```"):
@@ -81,11 +82,14 @@ def from_json(answer: str, options: Mapping[str, str], policy: Policy) -> dict[s
         return {}
     if not all(_is_probability(value) for value in found.values()):
         return {}
-    mass = dict.fromkeys(options, 0.0) | {by_name[key]: float(value) for key, value in found.items()}
+    told = {by_name[key]: float(value) for key, value in found.items()}
+    mass = dict.fromkeys(options, 0.0) | told
     total = sum(mass.values())
     if total <= 0:
         return {}
-    return mass if policy.kind == "multi_label" or total <= 1 else {name: p / total for name, p in mass.items()}
+    if policy.kind == "multi_label":
+        return mass if len(told) == len(options) else {}
+    return mass if total <= 1 else {name: p / total for name, p in mass.items()}
 
 
 def _is_probability(value: object) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tamis.config import TeacherConfig
 from tamis.errors import DataError
@@ -15,6 +17,9 @@ from tamis.store import Store
 from tamis.teach.answers import likeliest
 from tamis.teach.label import agreement_with_itself, label
 from tamis.teach.teachers import Teacher
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 BINS = 10
 FEW = 30
@@ -69,13 +74,13 @@ def audit(
     Raises:
         DataError: another split than validation, or one without gold.
     """
-    gold = judges(validation, train)
+    gold = judges(validation, train, policy)
     signals = label(gold, teacher, store, config, policy)
-    agreement = agreement_with_itself(gold[: config.self_check], teacher, store, config)
+    agreement = agreement_with_itself(gold[: config.self_check], teacher, store, config, policy)
     return plain(judged(gold, signals, train, agreement, policy, language))
 
 
-def judges(validation: ValidationSplit, train: TrainSplit) -> list[Example]:
+def judges(validation: ValidationSplit, train: TrainSplit, policy: Policy) -> list[Example]:
     """The labelled rows of the validation split, which judge.
 
     Raises:
@@ -86,7 +91,7 @@ def judges(validation: ValidationSplit, train: TrainSplit) -> list[Example]:
             f"a teacher is audited on a ValidationSplit beside a TrainSplit, got {type(validation).__name__} and"
             f" {type(train).__name__}"
         )
-    gold = [example for example in validation.gold if example.label is not None]
+    gold = [e for e in map(policy.levelled, validation.gold) if e.is_labelled]
     if not gold:
         raise DataError("the validation split has no human labels, so nothing judges the teacher: label some rows")
     return gold
@@ -102,36 +107,60 @@ def judged(
 ) -> dict[str, Any]:
     """The page of these signals: figures, the linear model beside them, warnings."""
     page = measure(gold, signals, policy)
+    train_gold = [e for e in map(policy.levelled, train.gold) if e.is_labelled]
     page["agreement"] = agreement
-    page["linear_macro_f1"] = linear_macro_f1([e for e in train.gold if e.label is not None], gold, policy)
-    page["gold_train"] = sum(example.label is not None for example in train.gold)
+    page["linear_macro_f1"] = linear_macro_f1(train_gold, gold, policy)
+    page["gold_train"] = len(train_gold)
     page["warnings"] = warnings_of(page, policy, language)
     return page
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What people said: (rows, categories) of what holds, and of what they have judged at all."""
+
+    holds: Bools
+    known: Bools
+
+    @classmethod
+    def of(cls, gold: Sequence[Example], policy: Policy) -> Truth:
+        """The human labels of some examples."""
+        verdicts = [policy.verdicts(example) for example in gold]
+        holds = np.array([[one.get(name, False) for name in policy.ids] for one in verdicts])
+        return cls(holds, np.array([[name in one for name in policy.ids] for one in verdicts]))
+
+    def scored(self, said: Bools) -> tuple[Floats, Floats, Floats, Floats]:
+        """Precision, recall, F1 and rows of each category; one that nobody has judged in a row counts for nothing."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        found = precision_recall_fscore_support(self.holds, said & self.known, average=None, zero_division=0)
+        return found[0], found[1], found[2], found[3]
+
+    def macro_f1(self, said: Bools) -> float:
+        """Mean F1 of the categories that have a row; 0 where none has."""
+        _, _, f1, support = self.scored(said)
+        return float(f1[support > 0].mean()) if support.any() else 0.0
+
+
 def measure(gold: Sequence[Example], signals: Mapping[str, TeacherSignal], policy: Policy) -> dict[str, Any]:
     """Figures of the signals against the human labels; a row without an answer counts as wrong."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    truth = [str(example.label) for example in gold]
+    truth = Truth.of(gold, policy)
     told = [signals[example.id] for example in gold]
-    said = [top(signal) for signal in told]
-    names = list(policy.ids)
-    precision, recall, f1, support = precision_recall_fscore_support(truth, said, labels=names, zero_division=0)
-    refused = [sum(s.outcome == "refused" for s, t in zip(told, truth, strict=True) if t == name) for name in names]
+    answered, said = np.array([signal.outcome == "ok" for signal in told]), _said(told, policy)
+    refused = truth.holds[np.array([signal.outcome == "refused" for signal in told])].sum(0)
     keys = ("precision", "recall", "f1", "rows", "refused")
-    columns = zip(precision, recall, f1, support, refused, strict=True)
-    present = [i for i, n in enumerate(support) if n]
+    columns = zip(*truth.scored(said), refused, strict=True)
+    right = (truth.holds == said & truth.known).all(1) & answered
     return {
         "rows": len(gold),
-        "macro_f1": float(np.mean([f1[i] for i in present])),
-        "accuracy": float(np.mean([s == t for s, t in zip(said, truth, strict=True)])),
-        "per_class": {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, columns, strict=True)},
-        "ece": calibration_error(told, truth),
+        "macro_f1": truth.macro_f1(said),
+        "accuracy": float(right.mean()),
+        "per_class": {name: dict(zip(keys, row, strict=True)) for name, row in zip(policy.ids, columns, strict=True)},
+        "ece": calibration_error(*_claims(told, truth, right, policy)),
         "outcomes": {name: sum(s.outcome == name for s in told) for name in ("ok", "refused", "unparsable", "failed")},
         "methods": {name: sum(s.method == name for s in told) for name in sorted({s.method for s in told})},
         "known_mass": float(np.mean([s.known_mass for s in told])),
-        "confusion": {"labels": [*names, NONE], "rows": confusion_matrix(truth, said, labels=[*names, NONE]).tolist()},
+        "confusion": _confusion(truth, said, policy),
     }
 
 
@@ -140,34 +169,71 @@ def top(signal: TeacherSignal) -> str:
     return likeliest(signal.probabilities, NONE)
 
 
-def calibration_error(signals: Sequence[TeacherSignal], truth: Sequence[str], bins: int = BINS) -> float:
-    """Expected calibration error of the top category over equal-width bins (Guo et al., 2017); NaN without answers."""
-    pairs = [(s, t) for s, t in zip(signals, truth, strict=True) if s.outcome == "ok"]
-    if not pairs:
+def _said(told: Sequence[TeacherSignal], policy: Policy) -> Bools:
+    named = [policy.named(signal.probabilities) for signal in told]
+    return np.array([[name in one for name in policy.ids] for one in named])
+
+
+def _claims(told: Sequence[TeacherSignal], truth: Truth, right: Bools, policy: Policy) -> tuple[Floats, Bools]:
+    """Confidence and correctness of the likeliest category of each answer, or of all that are known."""
+    answers = [[signal.probabilities.get(name, 0.0) for name in policy.ids] for signal in told]
+    probability = np.array(answers, dtype=float)
+    answered = np.array([signal.outcome == "ok" for signal in told])
+    if policy.kind == "multi_label":
+        claimed = truth.known & answered[:, None]
+        return probability[claimed], truth.holds[claimed]
+    return probability[answered].max(1) / probability[answered].sum(1), right[answered]
+
+
+def _confusion(truth: Truth, said: Bools, policy: Policy) -> dict[str, Any] | None:
+    """Rows of truth by columns of answers, the last of either for none; None where several categories may hold."""
+    from sklearn.metrics import confusion_matrix
+
+    if policy.kind == "multi_label":
+        return None
+    labels = [*policy.ids, NONE]
+    wanted, found = ([labels[row.argmax()] if row.any() else NONE for row in rows] for rows in (truth.holds, said))
+    return {"labels": labels, "rows": confusion_matrix(wanted, found, labels=labels).tolist()}
+
+
+def calibration_error(confidence: Floats, right: Bools, bins: int = BINS) -> float:
+    """Expected calibration error of claims over equal-width bins (Guo et al., 2017); NaN without any."""
+    if not len(confidence):
         return float("nan")
-    confidence = np.array([s.probabilities[top(s)] / sum(s.probabilities.values()) for s, _ in pairs])
-    right = np.array([top(s) == t for s, t in pairs], dtype=float)
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[which == b].mean() - right[which == b].mean()) * (which == b).mean() for b in set(which)]
     return float(sum(gaps))
 
 
 def linear_macro_f1(train: Sequence[Example], gold: Sequence[Example], policy: Policy) -> float | None:
-    """Macro-F1 of character n-gram TF-IDF and a linear SVM on the same gold; None where it cannot be trained."""
+    """Macro-F1 of character n-gram TF-IDF and linear SVMs on the same gold, one category against the rest.
+
+    None where none of them can be trained.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.metrics import f1_score
-    from sklearn.pipeline import make_pipeline
+
+    if not train:
+        return None
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+    seen, features = Truth.of(train, policy), vectorizer.fit_transform([example.text for example in train])
+    rows = vectorizer.transform([example.text for example in gold])
+    decided = [_decided(features[k], holds[k], rows) for holds, k in zip(seen.holds.T, seen.known.T, strict=True)]
+    if all(np.isinf(column).all() for column in decided):
+        return None
+    values = np.stack(decided, axis=1)
+    if policy.kind != "multi_label":
+        return Truth.of(gold, policy).macro_f1(values.argmax(1)[:, None] == np.arange(len(policy.ids)))
+    found = [policy.named(dict(zip(policy.ids, (row > 0).tolist(), strict=True))) for row in values]
+    return Truth.of(gold, policy).macro_f1(np.array([[name in one for name in policy.ids] for one in found]))
+
+
+def _decided(features: Any, holds: Bools, rows: Any) -> Floats:
+    """A linear SVM's decision value of each row; infinite for a category that never holds, or always."""
     from sklearn.svm import LinearSVC
 
-    labels = [str(example.label) for example in train]
-    if len(set(labels)) < 2:
-        return None
-    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True), LinearSVC())
-    model.fit([example.text for example in train], labels)
-    truth = [str(example.label) for example in gold]
-    said = model.predict([example.text for example in gold])
-    present = [name for name in policy.ids if name in set(truth)]
-    return float(f1_score(truth, said, labels=present, average="macro", zero_division=0))
+    if not (holds.any() and not holds.all()):
+        return np.full(rows.shape[0], np.inf if holds.size and holds.all() else -np.inf)
+    return np.asarray(LinearSVC().fit(features, holds).decision_function(rows))
 
 
 def warnings_of(page: Mapping[str, Any], policy: Policy, language: Language) -> list[str]:

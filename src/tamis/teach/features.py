@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
@@ -102,14 +103,19 @@ def kept_features(config: TeacherConfig, teacher: str, width: int, store: Store 
 
     Args:
         config: `features` and `live`.
-        teacher: fingerprint.
+        teacher: fingerprint, layers included.
         width: of one layer's state.
         store: the file stands beside it, or in the home of models where the store is a server.
     """
     if not config.features or config.live:
         return None
-    name = teacher.replace(":", "-").replace("@", "-") + "".join(map(str, config.features))
+    name = re.sub(r"[^\w.-]", "-", teacher)
     return FeatureFile(features_folder(store) / name, width * len(config.features))
+
+
+def with_layers(teacher: str, config: TeacherConfig) -> str:
+    """Fingerprint of a teacher that keeps its states: with other layers it is asked again, so that they are kept."""
+    return teacher if config.live else teacher + "".join(map(str, config.features))
 
 
 def features_folder(store: Store | None) -> Path:

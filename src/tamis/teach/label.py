@@ -16,7 +16,6 @@ from tamis.errors import BudgetError, TeacherError
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
 from tamis.store import Store
-from tamis.teach.answers import likeliest
 from tamis.teach.budget import Meter
 from tamis.teach.prior import content_free, correct, prior_of
 from tamis.teach.teachers import Teacher
@@ -53,7 +52,7 @@ def label(
 
 def _has_one_prior(config: TeacherConfig, policy: Policy) -> bool:
     """With nearest examples every text has a prompt, and so a prior, of its own; a common one made answers worse."""
-    return config.prior_correction and policy.kind == "single_label" and config.few_shot.kind != "nearest"
+    return config.prior_correction and policy.kind != "multi_label" and config.few_shot.kind != "nearest"
 
 
 def ask_all(
@@ -143,13 +142,14 @@ def _progress(rows: int) -> Iterator[Callable[[Mapping[str, int]], None]]:
 
 
 def agreement_with_itself(
-    examples: Sequence[Example], teacher: Teacher, store: Store, config: TeacherConfig
+    examples: Sequence[Example], teacher: Teacher, store: Store, config: TeacherConfig, policy: Policy
 ) -> dict[str, float]:
     """Ask some rows a second time and compare: the ceiling of what a student can agree with this teacher.
 
     Returns:
-        `rows` answered both times, the share with the `same` category, and the mean total variation `distance` of the
-        two answers, in [0, 1]; NaN where no row was answered twice.
+        `rows` answered both times, the share with the `same` category or categories, and the mean total variation
+        `distance` of the two answers, in [0, 1], of several categories the mean over them; NaN where no row was
+        answered twice.
 
     Raises:
         BudgetError: the next question could pass the budget.
@@ -161,6 +161,8 @@ def agreement_with_itself(
     both = [(a.probabilities, b.probabilities) for a, b in pairs if a.outcome == b.outcome == "ok"]
     if not both:
         return NEVER_TWICE
-    same = sum(likeliest(a) == likeliest(b) for a, b in both) / len(both)
-    distance = sum(sum(abs(a[name] - b[name]) for name in a) / 2 for a, b in both) / len(both)
+    same = sum(policy.named(a) == policy.named(b) for a, b in both) / len(both)
+    # Each of several categories is a distribution of its own over yes and no.
+    parts = len(policy.ids) if policy.kind == "multi_label" else 2
+    distance = sum(abs(a[name] - b[name]) for a, b in both for name in a) / (parts * len(both))
     return {"rows": len(both), "same": same, "distance": distance}

@@ -21,7 +21,7 @@ from tamis.records import Example, TeacherSignal
 from tamis.store import Store
 from tamis.teach.answers import average
 from tamis.teach.endpoint import fingerprint
-from tamis.teach.features import FeatureFile, kept_features
+from tamis.teach.features import FeatureFile, kept_features, with_layers
 from tamis.teach.prompt import Prompt, choose_style
 from tamis.teach.scoring import OptionScorer, Scored
 from tamis.teach.shots import make_shots
@@ -151,9 +151,9 @@ def transformers_teacher(
     shots = make_shots(config.few_shot, policy, gold)
     prompt = Prompt(policy, config.language, style, shots, config.orders)
     name = fingerprint(config, prompt, weights)
+    name = with_layers(name, config)
     kept = kept_features(config, name, model.config.hidden_size, store)
-    scorer = OptionScorer(model, tokenizer, config.features)
-    return CausalTeacher(prompt, scorer, kept.name if kept else name, kept)
+    return CausalTeacher(prompt, OptionScorer(model, tokenizer, config.features), name, kept)
 
 
 def load(folder: Path) -> tuple[bool, Any, Any]:

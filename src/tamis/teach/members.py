@@ -130,7 +130,7 @@ def audit_together(
     Raises:
         DataError: another split than validation, or one without gold.
     """
-    gold = judges(validation, train)
+    gold = judges(validation, train, ensemble.policy)
     told = ask_members(gold, ensemble)
     together = _held_out(told, gold, ensemble)
     page = judged(gold, together, train, NEVER_TWICE, ensemble.policy, language)

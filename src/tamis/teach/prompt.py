@@ -31,6 +31,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "categories": "类别：",
         "line": "{word}：{definition}",
         "letter": "{word}. {name}：{definition}",
+        "several": "一段文本可以同时属于多个类别，请逐类分别判断。",
         "one": "只回答一个类别：{words}。",
         "json": "只回答一个 JSON 对象：键是{words}，值是文本属于该类的概率（0 到 1）。",
         "question": "文本：{text}\n类别：",
@@ -41,6 +42,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "categories": "Categories:",
         "line": "{word}: {definition}",
         "letter": "{word}. {name}: {definition}",
+        "several": "A text may belong to several categories: judge each of them by itself.",
         "one": "Answer with one category only: {words}.",
         "json": "Answer with one JSON object only: "
         "its keys are {words}, each value the probability (0 to 1) of the category.",
@@ -94,6 +96,7 @@ class Prompt:
             )
             for category in self.categories(order)
         ]
+        parts.append(texts["several"] if self.policy.kind == "multi_label" else "")
         parts.append(texts[ask].format(words=texts["separator"].join(options.values())))
         return "\n".join(part for part in parts if part)
 
@@ -103,7 +106,7 @@ class Prompt:
         turns = [{"role": "system", "content": self.system(order, ask)}]
         for shot in self.shots.of(example):
             turns.append({"role": "user", "content": self.question(shot.text)})
-            turns.append({"role": "assistant", "content": _shown(options, str(shot.label), ask)})
+            turns.append({"role": "assistant", "content": _shown(options, self.policy.verdicts(shot), ask)})
         return [*turns, {"role": "user", "content": self.question(example.text)}]
 
     def question(self, text: str) -> str:
@@ -119,10 +122,10 @@ class Prompt:
         return hashlib.sha256(json.dumps([asked, self.shots.identity]).encode()).hexdigest()[:16]
 
 
-def _shown(options: Mapping[str, str], label: str, ask: Ask) -> str:
+def _shown(options: Mapping[str, str], verdicts: Mapping[str, bool], ask: Ask) -> str:
     if ask == "one":
-        return options[label]
-    return json.dumps({word: float(name == label) for name, word in options.items()}, ensure_ascii=False)
+        return next(word for name, word in options.items() if verdicts[name])
+    return json.dumps({word: float(verdicts[name]) for name, word in options.items()}, ensure_ascii=False)
 
 
 def said(texts: Mapping[Language, str], language: Language) -> str:

@@ -66,13 +66,14 @@ def make_shots(config: FewShotConfig, policy: Policy, gold: Sequence[Example]) -
     Raises:
         ConfigError: gold carries a category the policy does not have.
     """
-    labelled = [example for example in gold if example.label is not None]
-    strange = sorted({str(example.label) for example in labelled} - set(policy.ids))
+    strange = sorted({name for example in gold for name in given(example)} - set(policy.ids))
     if strange:
         raise ConfigError(
             f"gold for few-shot carries {', '.join(strange)}, policy {policy.name} has {', '.join(policy.ids)};"
             " map it with data.sources.labels"
         )
+    # An example with an unknown category would show the teacher how to leave one out.
+    labelled = [example for example in gold if len(policy.verdicts(example)) == len(policy.ids)]
     if config.kind == "none" or not labelled:
         return NO_SHOTS
     if config.kind == "nearest":
@@ -82,9 +83,15 @@ def make_shots(config: FewShotConfig, policy: Policy, gold: Sequence[Example]) -
 
 def stratified(gold: Sequence[Example], policy: Policy, n: int) -> list[Example]:
     """`n` examples, the categories in turn; which of a category is decided by id, so that it never changes."""
-    queues = {name: sorted((e for e in gold if e.label == name), key=_preference) for name in policy.ids}
+    queues = {name: sorted((e for e in gold if policy.verdicts(e)[name]), key=_preference) for name in policy.ids}
     rounds = range(max(map(len, queues.values()), default=0))
-    return [queue[turn] for turn in rounds for queue in queues.values() if turn < len(queue)][:n]
+    drawn = [queue[turn] for turn in rounds for queue in queues.values() if turn < len(queue)]
+    return list({example.id: example for example in drawn}.values())[:n]
+
+
+def given(example: Example) -> tuple[str, ...]:
+    """The categories people named."""
+    return (example.label,) if example.label is not None else example.labels or ()
 
 
 def _preference(example: Example) -> tuple[bool, str]:
@@ -92,7 +99,7 @@ def _preference(example: Example) -> tuple[bool, str]:
 
 
 def _identity(kind: str, gold: Sequence[Example], n: int) -> str:
-    shown = "\0".join(f"{example.id} {example.label}" for example in gold)
+    shown = "\0".join(f"{example.id} {'|'.join(given(example))}" for example in gold)
     return hashlib.sha256(f"{kind}\0{n}\0{shown}".encode()).hexdigest()[:16]
 
 

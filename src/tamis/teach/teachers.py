@@ -14,7 +14,7 @@ from tamis.errors import ConfigError, TeacherError
 from tamis.policy import Policy
 from tamis.records import Example, Scores, TeacherSignal
 from tamis.store import Store
-from tamis.teach.features import FeatureFile, kept_features
+from tamis.teach.features import FeatureFile, kept_features, with_layers
 
 BATCH = 16
 
@@ -104,7 +104,7 @@ class LocalTeacher:
             method="local_logits",
             outcome="ok" if known > 0 else "failed",
             probabilities=dict(scores.probabilities),
-            known_mass=known,
+            known_mass=min(1.0, known),
             risk=scores.risk if known > 0 else None,
             feature=feature,
         )
@@ -129,8 +129,9 @@ def local_teacher(
         store: where they are kept.
     """
     width = judge([" "], config.features)[1].shape[-1] if config.features else 0
-    kept = kept_features(config, fingerprint, width, store)
-    return LocalTeacher(judge, policy, kept.name if kept else fingerprint, trained_on, config.features, kept)
+    name = with_layers(fingerprint, config)
+    kept = kept_features(config, name, width, store)
+    return LocalTeacher(judge, policy, name, trained_on, config.features, kept)
 
 
 def _openai(config: TeacherConfig, policy: Policy, gold: Sequence[Example], store: Store | None) -> Teacher:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from tamis.config import EvaluateConfig, ReportConfig
 from tamis.judge.contest.measure import Candidate, contest
@@ -81,8 +82,18 @@ def test_every_candidate_has_a_row_and_failures_their_sentence(
     found: Contest, context: ContestContext, tmp_path: Path
 ) -> None:
     _, markdown = written(found, context, tmp_path)
-    for name in ("A-lora", "D1", "D2", "D5", "rank-2", "teacher", "linear model", "linear model (teacher)", "C"):
-        assert re.search(rf"^\| (\*\*)?{re.escape(name)}(\*\*)? \|", markdown, re.MULTILINE), name
+    for name in (
+        "A-lora",
+        "D1",
+        "D2",
+        "D5",
+        "rank-2",
+        "teacher",
+        "linear model",
+        "linear model (teacher's labels)",
+        "C",
+    ):
+        assert re.search(rf"^\| (\*\*)?{re.escape(escape(name))}(\*\*)? \|", markdown, re.MULTILINE), name
     assert "| C | 0 | no hidden states |" in markdown
     assert "| D2 | 1 | the loss was not finite |" in markdown
     assert "| **D5** |" in markdown

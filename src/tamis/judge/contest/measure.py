@@ -34,7 +34,7 @@ from tamis.judge.contest.result import (
     Wrong,
 )
 from tamis.judge.evaluate import basis_of, details, estimate, estimates, gold_of, held_against, of_categories
-from tamis.judge.judged import Figures, Judged, category_figures, judge, macro_f1, truth_of
+from tamis.judge.judged import Figures, Judged, category_figures, judge, macro_f1
 from tamis.judge.metrics import Floats
 from tamis.judge.result import Speed
 from tamis.judge.verdict import TEACHER, is_linear
@@ -257,7 +257,8 @@ def _disagreements(
         wrong = _WRONG.get((right[best][i] > HALF, right[TEACHER][i] > HALF))
         if wrong is not None:
             said = (_answers(runs[name], i) for name in (best, TEACHER))
-            found.append(Disagreement(example.id, wrong, truth_of(example, policy), *said))
+            truth = tuple(name for name, holds in policy.verdicts(example).items() if holds)
+            found.append(Disagreement(example.id, wrong, truth, *said))
     return tuple(found)
 
 
