@@ -14,11 +14,12 @@ import yaml
 from tests.teach.conftest import FakeEndpoint, completion, serve
 
 import tamis
-from tamis.config import GateConfig, load_config
+from tamis.config import GateConfig
 from tamis.errors import GateError
 from tamis.network import OrdinalHead
 from tamis.pipeline import run
 from tamis.policy import load_policy
+from tamis.recipe import load_config
 from tamis.show import conclude
 
 SCENES = "早上 中午 晚上 周末 雨天 夏天 冬天 放学 下班 旅行 过年 开学 搬家 生日 聚会 考试 跑步 买菜 做饭 看病".split()
