@@ -17,9 +17,9 @@ import yaml
 from psutil import process_iter
 from tests.teach.conftest import FakeEndpoint
 
-from tamis.config import ExperimentConfig
 from tamis.errors import ConfigError
 from tamis.experiment import recipes_of, run_experiment
+from tamis.matrix import ExperimentConfig
 from tamis.recipe import load_experiment, read_tree
 
 Write = Callable[..., Path]

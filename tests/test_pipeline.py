@@ -22,9 +22,9 @@ from tamis.config import RunConfig
 from tamis.data import load_splits
 from tamis.errors import ConfigError, GateError, TeacherError
 from tamis.pipeline import run
+from tamis.plan import baselines, to_label
 from tamis.recipe import load_config
 from tamis.records import Example, content_id
-from tamis.stages import baselines, to_label
 
 REFUSAL = (400, {"error": {"message": "Content Exists Risk"}}, {})
 
@@ -141,6 +141,7 @@ def test_a_bundle_of_another_policy_is_no_teacher(recipe: Callable[..., Path], t
     [
         ("evaluate.baselines=[bayes]", "svm"),
         ("objective.distill={kld: 1}", "kl"),
+        ("train.stages=[{epochs: 1, distill: {kld: 1}}]", "kl"),
         ("train.report_to=[tensorbored]", "tensorboard"),
     ],
 )

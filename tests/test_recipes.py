@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamis import stages
+from tamis import plan
 from tamis.experiment import recipes_of
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
@@ -37,7 +37,7 @@ def test_a_recipe_can_be_read(path: Path) -> None:
     assert config.out == f"runs/{path.stem}"
     assert config.student.model in CATALOGUE
     assert set(config.objective.distill) <= set(LOSSES)
-    stages.check(config)
+    plan.check(config)
 
 
 def test_the_variants_of_a_matrix_are_recipes() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tamis import models, pipeline
-from tamis.config import ExperimentConfig, RunConfig
+from tamis.config import RunConfig
 from tamis.errors import ConfigError, TamisError
 from tamis.jobs import GIGABYTE, Job, run_jobs, workers_for
 from tamis.judge.baselines import fit_baseline
@@ -27,10 +27,12 @@ from tamis.judge.result import Speed
 from tamis.judge.speed import measure_speed
 from tamis.learn.score import scorer_of
 from tamis.learn.student import load_student, merged
+from tamis.matrix import ExperimentConfig
+from tamis.plan import baselines, policy_of
 from tamis.policy import Policy
 from tamis.recipe import read_tree, variant_of
 from tamis.records import Splits
-from tamis.stages import Labelled, Stages, baselines, policy_of, signals_scorer, teacher_facts
+from tamis.stages import Labelled, Stages, signals_scorer, teacher_facts
 from tamis.variant import Answers, answers_of, write_variant
 from tamis.workspace import Workspace, fingerprint, finished
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from tamis import stages
+from tamis import plan, stages
 from tamis.config import RunConfig
 from tamis.errors import ConfigError
 from tamis.workspace import Workspace
@@ -29,21 +29,21 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
     """
     if until not in get_args(Stage):
         raise ConfigError(f"no stage {until!r}; there are {', '.join(get_args(Stage))}")
-    *assistants, config = stages.chain(config)
+    *assistants, config = plan.chain(config)
     if until != "ingest":
         # A student between teacher and student is a run of its own, and its bundle the teacher of the next.
         for assistant in assistants:
             run(assistant)
-    stages.check(config)
-    policy = stages.policy_of(config)
+    plan.check(config)
+    policy = plan.policy_of(config)
     steps = stages.Stages(config, policy)
     with Workspace(config.out, until) as work:
         # Text becomes examples, cleaned and de-duplicated, in four splits that share nothing.
-        splits = work.run("ingest", stages.ingest_inputs(config, policy), steps.ingest, steps.load_splits)
+        splits = work.run("ingest", plan.ingest_inputs(config, policy), steps.ingest, steps.load_splits)
         # The teacher says what it thinks of them, and is held against the human labels before a student is spent on it.
-        labelled = work.run("label", stages.label_inputs(config), steps.label(splits), steps.load_labelled)
+        labelled = work.run("label", plan.label_inputs(config), steps.label(splits), steps.load_labelled)
         # The student learns from both; the best checkpoint on the validation split is kept.
-        student = work.run("distill", stages.distil_inputs(config), steps.distil(splits, labelled), steps.load_student)
+        student = work.run("distill", plan.distil_inputs(config), steps.distil(splits, labelled), steps.load_student)
         # Student, teacher and baselines are measured against human labels that nothing was chosen on.
         inputs = [config.evaluate.model_dump(), steps.lexicon]
         measured = work.run("evaluate", inputs, steps.evaluate(splits, labelled, student), steps.load_measured)

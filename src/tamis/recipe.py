@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tamis.config import ExperimentConfig, RunConfig, Section
+from tamis.config import RunConfig, Section
 from tamis.errors import ConfigError
+from tamis.matrix import ExperimentConfig
 
 C = TypeVar("C", bound=Section)
 

@@ -16,10 +16,11 @@ from tamis.jobs import PREFIX, end_with_parent
 from tamis.judge.calibrate import fit_temperature
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, merged
+from tamis.plan import distil_inputs, policy_of
 from tamis.policy import Policy
 from tamis.recipe import parse_config, read_tree
 from tamis.records import Scores, Splits
-from tamis.stages import Labelled, Stages, at_temperature, distil_inputs, policy_of, student_facts
+from tamis.stages import Labelled, Stages, at_temperature, student_facts
 from tamis.workspace import Workspace, fingerprint, finished
 
 RECIPE = "recipe.json"
