@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tamis.config import RunConfig
 from tamis.errors import TamisError
 from tamis.jobs import PREFIX, end_with_parent
 from tamis.judge.calibrate import fit_temperature
-from tamis.learn.score import scorer_of
+from tamis.learn.score import quality_of, scorer_of
 from tamis.learn.student import Student, merged
 from tamis.plan import distil_inputs, policy_of
 from tamis.policy import Policy
@@ -74,18 +73,19 @@ def _ask(student: Student, splits: Splits, out: Path) -> None:
     temperature = fit_temperature(calibration, splits.calibration, student.policy)
     told = at_temperature(score, temperature, student.policy)([example.text for example in splits.test.gold])
     rows = [[one.probabilities[name] for name in student.policy.ids] for one in told]
-    found = {"probabilities": rows, "facts": student_facts(student, served)}
+    quality = quality_of(student, splits.validation, floor=0.0)
+    chosen = quality.score if quality.macro_f1 is None else quality.macro_f1
+    found = {"probabilities": rows, "facts": student_facts(student, served), "validation": chosen}
     (out / ANSWERS).write_text(json.dumps(found))
 
 
 def answers_of(folder: Path, policy: Policy) -> Answers:
     """What `make_variant` left in a folder."""
     found = json.loads((folder / "answer" / ANSWERS).read_text())
-    history: Sequence[dict[str, float]] = json.loads((folder / "distill" / "history.json").read_text())
     return Answers(
         [policy.scores(dict(zip(policy.ids, row, strict=True))) for row in found["probabilities"]],
         found["facts"],
-        max(entry["macro_f1"] for entry in history),
+        found["validation"],
         sum(finished(folder, stage)["seconds"] for stage in ("distill", "answer")),
     )
 
