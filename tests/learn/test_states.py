@@ -13,6 +13,8 @@ import torch
 from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import TrainingError
 from tamis.learn.batches import Knowledge, rows_of
+from tamis.learn.learner import Seen
+from tamis.learn.objective import Objective
 from tamis.learn.student import build_student
 from tamis.learn.train import Trainer, train
 from tamis.policy import Policy
@@ -161,3 +163,25 @@ def test_a_layer_that_is_not_trained_cannot_be_compared(
     rows = rows_of(splits[0].examples, signals, student.encoder, small_policy)
     with pytest.raises(TrainingError, match=r"names layer -3 of the student, which has 2"):
         Trainer(student, rows, splits[1], deep, QUICK, tmp_path, states)
+
+
+def test_pitfall_18_losses_are_computed_in_32_bits(
+    tiny_bert: Path,
+    small_policy: Policy,
+    splits: tuple[TrainSplit, ValidationSplit],
+    signals: dict[str, TeacherSignal],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+    terms = Objective.terms
+
+    def watching(self: Objective, given: Seen, *rest: object) -> dict[str, torch.Tensor]:
+        found = terms(self, given, *rest)  # type: ignore[arg-type]
+        seen.append((torch.is_autocast_enabled("cpu"), given.state.dtype))
+        return found
+
+    monkeypatch.setattr(Objective, "terms", watching)
+    config = QUICK.model_copy(update={"precision": "bfloat16"})
+    trained(tiny_bert, small_policy, splits, Knowledge(signals, states), tmp_path, config)
+    assert set(seen) == {(False, torch.float32)}

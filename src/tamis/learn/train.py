@@ -158,8 +158,10 @@ class Trainer:
         batch = self._batch(stage)
         values: dict[str, float] = {}
         for group, total, last in self._shares(batch, weights):
-            with self._unsynchronised(last), mixed_precision(self.accelerator.device, self.config.precision):
-                seen = Seen.joined([self._seen(part) for part in group])
+            with self._unsynchronised(last):
+                with mixed_precision(self.accelerator.device, self.config.precision):
+                    seen = Seen.joined([self._seen(part) for part in group])
+                # Losses are computed in 32 bits: in 16, inner products of a relation lose what tells rows apart.
                 terms = self.objective.terms(seen, self._targets([i for part in group for i in part]), total, weights)
                 if self.state.step == 0 and not values:
                     self._report_balance(terms)
