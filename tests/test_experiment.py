@@ -20,7 +20,8 @@ from tests.teach.conftest import FakeEndpoint
 from tamis.errors import ConfigError
 from tamis.experiment import recipes_of, run_experiment
 from tamis.matrix import ExperimentConfig
-from tamis.recipe import load_experiment, read_tree
+from tamis.pipeline import run
+from tamis.recipe import load_config, load_experiment, read_tree
 
 Write = Callable[..., Path]
 
@@ -73,6 +74,20 @@ def test_all_students_are_compared_and_one_that_fails_stops_no_other(
     run_experiment(load_experiment(path))
     assert endpoint.asked.total() == asked
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_every_variant_finds_the_states_that_a_local_teacher_has_kept(
+    matrix: Write, recipe: Write, tmp_path: Path
+) -> None:
+    run(load_config(recipe(teacher={"kind": "none"}), [f"out={tmp_path / 'first'}"]))
+    tree = yaml.safe_load(matrix().read_text())
+    model = str(tmp_path / "first" / "bundle")
+    tree["recipe"]["teacher"] = {"kind": "bundle", "model": model, "label": "unlabelled", "features": [-1]}
+    tree["variants"] = {"A-lora": {}, "D3": {"set": {"objective.distill": {"kl": 1, "hidden_l2": 1}}}}
+    path = tmp_path / "states.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True))
+    found = json.loads((run_experiment(load_experiment(path)) / "metrics.json").read_text())
+    assert {name: one["failed"] for name, one in found["standings"].items() if one["failed"]} == {}
 
 
 def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(

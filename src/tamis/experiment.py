@@ -92,10 +92,12 @@ def recipes_of(config: ExperimentConfig, tree: Mapping[str, Any]) -> tuple[RunCo
         ConfigError: a setting no recipe has, or a variant with other rows or another teacher than the others.
     """
     shared = Path(config.out) / "shared"
-    base = variant_of(tree, {"out": str(shared)}, "recipe")
+    # The store, and the teacher's states beside it, stand with what is shared, not with each variant.
+    common = {"store": tree.get("store") or str(shared / "store.sqlite")}
+    base = variant_of(tree, common | {"out": str(shared)}, "recipe")
     configs = {}
     for name, variant in config.variants.items():
-        settings = {"train.frozen_states": str(shared / "states"), "train.report_to": []} | variant.set
+        settings = common | {"train.frozen_states": str(shared / "states"), "train.report_to": []} | variant.set
         configs[name] = variant_of(tree, settings, f"variants.{name}")
         _check_shared(name, configs[name], base)
     return base, configs
