@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import LoggerType
 
-from tamis.config import GateConfig, RunConfig, TeacherConfig, TeachingConfig
+from tamis.config import ExportConfig, GateConfig, RunConfig, TeacherConfig, TeachingConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
 from tamis.errors import ConfigError, DataError, GateError
@@ -30,7 +30,10 @@ from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
 from tamis.policy import Policy, load_policy
 from tamis.records import NO_ANSWER, Example, Scorer, Scores, Splits, TeacherSignal, content_id
-from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
+from tamis.ship.backends import Name, Parts, Quantize
+from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
+from tamis.ship.choose import candidates, export_bundle
+from tamis.ship.parity import ALL
 from tamis.store import Store
 from tamis.teach.audit import audit
 from tamis.teach.features import FeatureFile, features_folder, kept_states, live_states
@@ -244,17 +247,20 @@ class Stages:
 
     def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
         """Write the bundle, load it again and see that it decides as the student does."""
+        parts = Parts(lambda whole: merged(student, whole=whole).network)
+        rows = [example.id for example in splits.train.gold]
+
+        def write(backend: Name, quantize: Quantize, folder: Path) -> Path:
+            served: dict[str, Any] = {"backend": backend, "quantize": quantize, "temperature": measured.temperature}
+            spec = BundleSpec.of(student.network.pooling, student.encoder, self.policy, facts=student.facts, **served)
+            return write_bundle(parts, student.encoder, self.policy, spec, rows, folder)
 
         def work(out: Path) -> None:
-            served = merged(student)
-            network, encoder = served.network, served.encoder
-            spec = BundleSpec.of(network, encoder, self.policy, temperature=measured.temperature, facts=student.facts)
-            rows = [example.id for example in splits.train.gold]
-            write_bundle(network, encoder, self.policy, spec, rows, out)
-            texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
-            parity = require_parity(load_bundle(out), trained, texts)
-            log.info("bundle %s agrees with the trained student: %s", out, parity)
+            examples = splits.calibration.examples or splits.validation.examples
+            tried = candidates(self.config.export.backend, self.config.export.quantize)
+            parity = export_bundle(write, tried, trained, examples, out)
+            log.info("bundle %s agrees with the trained student: %s", out, parity[ALL])
 
         return work
 
@@ -273,6 +279,8 @@ def chain(config: RunConfig) -> list[RunConfig]:
         out = Path(config.out) / f"assistant{number}"
         own = {name: getattr(assistant, name) for name in ("student", "objective", "train")}
         alone = {"name": f"{config.name}, assistant {number}", "out": str(out), "gate": GateConfig(), "assistants": ()}
+        # It is served to nobody, and by torch alone it shows the hidden states that the next one may learn from.
+        alone["export"] = ExportConfig()
         runs.append(config.model_copy(update={"teacher": teacher} | own | alone))
         kept = config.teacher.model_dump(include={"limit", "features", "live"})
         teacher = TeachingConfig(kind="bundle", model=str(out / "bundle"), label="unlabelled", self_check=0, **kept)

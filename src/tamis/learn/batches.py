@@ -14,10 +14,9 @@ from torch import Tensor
 
 from tamis.errors import TrainingError
 from tamis.learn.objective import Targets
-from tamis.network import by_length
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
-from tamis.windows import Encoder
+from tamis.windows import Encoder, by_length
 
 log = logging.getLogger(__name__)
 
