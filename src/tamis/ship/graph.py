@@ -69,6 +69,9 @@ def write_dynamic(program: Any, folder: Path) -> None:
     need("onnxruntime", "serve")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # It warns of files that were not folded and optimised first; the exporter has done that.
+    program.model.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
+
     def quantise(source: Path) -> None:
         quantize_dynamic(
             source,
