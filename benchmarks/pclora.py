@@ -47,7 +47,7 @@ def scores_of(options: argparse.Namespace) -> dict[str, float]:
 
 def weights_of(bundle: Moderator, layers: dict[str, int]) -> int:
     """Weights, without biases, of some linear layers, whole or factored."""
-    modules = dict(bundle.network.base.named_modules())
+    modules = dict(bundle.backend.network.base.named_modules())
     return sum(p.numel() for name in layers for p in modules[name].parameters() if p.ndim > 1)
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     scores = scores_of(options)
     bundles = {name: load_bundle(options.out / name / "bundle") for name in NAMES}
-    layers = ranks_of(bundles["student"].network.base.config)
+    layers = ranks_of(bundles["student"].backend.network.base.config)
     texts = [row.text for row in load_splits(options.out / "student" / "ingest").test.gold]
     rates = rates_of(bundles, texts, options.rounds)
     for name, bundle in bundles.items():

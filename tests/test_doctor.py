@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tamis.doctor import LOCAL_TEACHER, TRACKER, TRAIN, Check, checks
+from tamis.ship.backends import BACKENDS
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,15 @@ def test_pip_and_the_tracker_are_looked_for_and_not_needed() -> None:
 
 def test_a_package_of_training_is_needed() -> None:
     assert by_name(checks(installed=lambda name: name != "peft"))["peft"].needed
+
+
+def test_each_backend_is_a_line_and_none_is_needed() -> None:
+    found = by_name(checks(installed=lambda name: name != "onnxruntime"))
+    assert {f"backend {name}" for name in BACKENDS} <= set(found)
+    assert found["backend onnx"].found == "onnxruntime missing"
+    assert found["backend onnx"].mend == "pip install 'tamis[serve]'"
+    assert not found["backend onnx"].needed
+    assert found["backend openvino"].ok
 
 
 def test_what_is_not_used_is_not_looked_for() -> None:

@@ -20,7 +20,7 @@ from tests.tiny import SAID
 import tamis
 from tamis.config import RunConfig
 from tamis.data import load_splits
-from tamis.errors import ConfigError, GateError, TeacherError
+from tamis.errors import BundleError, ConfigError, GateError, TeacherError
 from tamis.pipeline import run
 from tamis.plan import baselines, to_label
 from tamis.recipe import load_config
@@ -127,6 +127,19 @@ def test_a_chain_of_assistants_hands_the_answers_down(
     asked = endpoint.asked.total()
     run(config)
     assert endpoint.asked.total() == asked
+
+
+def test_a_bundle_without_torch_teaches_by_its_answers_alone(
+    recipe: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ["data.gold=null", f"out={tmp_path / 'first'}", "export.backend=onnx", "export.quantize=int8"]
+    bundle = run(load_config(recipe(teacher={"kind": "none"}), first))
+    assert json.loads((bundle / "bundle.json").read_text())["backend"] == "onnx"
+    assert set(json.loads((tmp_path / "first" / "export" / "parity.json").read_text())) == {"onnx int8"}
+    assert [record.name for record in caplog.records if record.name == "root"] == []
+    path = recipe(teacher={"kind": "bundle", "model": str(bundle), "features": [-1]})
+    with pytest.raises(BundleError, match="served by onnx shows no hidden states"):
+        run(load_config(path, [f"out={tmp_path / 'second'}"]), until="label")
 
 
 def test_a_bundle_of_another_policy_is_no_teacher(recipe: Callable[..., Path], tmp_path: Path) -> None:

@@ -353,6 +353,25 @@ class GateConfig(Section):
     macro_f1: float | None = Field(None, ge=0, le=1, description="Student macro-F1 on the test split.")
 
 
+class ExportConfig(Section):
+    """What the bundle is served by."""
+
+    backend: Literal["torch", "onnx", "openvino", "auto"] = Field(
+        "torch",
+        description="What computes; all but `torch` are served without torch. `auto` measures what is installed here"
+        " and takes the fastest that decides as the student does.",
+    )
+    quantize: Literal["none", "int8"] = Field(
+        "none", description="8-bit weights for `onnx` and `openvino`; `auto` tries them beside the whole ones."
+    )
+
+    @model_validator(mode="after")
+    def _quantised(self) -> Self:
+        if self.backend == "torch" and self.quantize != "none":
+            raise ValueError(f"torch serves no {self.quantize}: set backend to onnx, openvino or auto")
+        return self
+
+
 class AssistantConfig(Section):
     """A student between teacher and student, which learns from the one before and teaches the next."""
 
@@ -383,3 +402,4 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
+    export: ExportConfig = ExportConfig()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tamis.models import CATALOGUE, home, is_fetched
+from tamis.ship.backends import BACKENDS
 
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "sqlalchemy", "openai")
 LOCAL_TEACHER = ("xllamacpp", "gguf")
@@ -36,7 +37,13 @@ def is_installed(module: str) -> bool:
 
 def checks(installed: Installed = is_installed) -> list[Check]:
     """Everything worth knowing before a run; `installed` says whether a module is there."""
-    return [*_python(installed), *_packages(installed), *_machine(installed), *_weights()]
+    return [
+        *_python(installed),
+        *_packages(installed),
+        *_backends(installed),
+        *_machine(installed),
+        *_weights(),
+    ]
 
 
 def _python(installed: Installed) -> Iterator[Check]:
@@ -53,6 +60,14 @@ def _packages(installed: Installed) -> Iterator[Check]:
         there = installed(name)
         mend = "" if there else "pip install 'tamis[train]'"
         yield Check(name, there, _version(name) if there else "missing", mend, needed=name in TRAIN)
+
+
+def _backends(installed: Installed) -> Iterator[Check]:
+    for name, kind in BACKENDS.items():
+        missing = [package for package in kind.needs if not installed(package)]
+        found = f"{' and '.join(missing)} missing" if missing else f"{kind.needs[-1]} {_version(kind.needs[-1])}"
+        mend = f"pip install 'tamis[{kind.extra}]'" if missing else ""
+        yield Check(f"backend {name}", not missing, found, mend, needed=False)
 
 
 def _version(module: str) -> str:

@@ -1,4 +1,4 @@
-"""The classifier itself: a transformer, a pooling and a head; the student and the torch backend share it."""
+"""The classifier itself: a transformer, a pooling and a head; the student and every export are made of it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 from tamis.errors import WeightsError
 from tamis.factored import factored_class, ranks_of
 from tamis.policy import Kind
+from tamis.windows import by_length, padded
 
 Pooling = Literal["mean", "last", "first"]
-WORTHWHILE, SIMILAR = 192, 0.75
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -119,6 +119,8 @@ class Network(nn.Module):
 
 def first_position(base: nn.Module) -> int | None:
     """Position of a text's first token: 0, behind the padding id in the RoBERTa family, None where none is taken."""
+    # Adapters take anything and hand it on.
+    base = base.get_base_model() if hasattr(base, "get_base_model") else base  # type: ignore[operator]
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return None
     table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
@@ -178,30 +180,8 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Right-padded (batch, length) ids and their mask."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad_id)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.as_tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
-
-
-def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first, of at most `tokens` padded tokens each.
-
-    A batch also ends where the next row is much shorter, once it is large enough to be worth a pass of its own.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        longest = lengths[batch[0]] if batch else 0
-        worthwhile = longest * len(batch) >= WORTHWHILE and lengths[index] < SIMILAR * longest
-        if batch and (worthwhile or longest * (len(batch) + 1) > tokens):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+    ids, mask = padded(rows, pad_id)
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def logits_of(network: Network, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:

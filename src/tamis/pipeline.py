@@ -51,5 +51,5 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
         work.run("report", config.report.model_dump(), steps.report(splits, labelled, measured), steps.nothing)
         # What passes the gate leaves the house as one checked folder.
         steps.require(measured)
-        work.run("export", None, steps.export(splits, student, measured), steps.nothing, folder="bundle")
+        work.run("export", config.export.model_dump(), steps.export(splits, student, measured), steps.nothing, "bundle")
     return work.out / ("bundle" if until == "export" else until)

@@ -27,7 +27,10 @@ from tamis.learn.train import train
 from tamis.plan import baselines, to_label
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Scorer, Scores, Splits, TeacherSignal, content_id
-from tamis.ship.bundle import BundleSpec, load_bundle, require_parity, write_bundle
+from tamis.ship.backends import Name, Parts, Quantize
+from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
+from tamis.ship.choose import candidates, export_bundle
+from tamis.ship.parity import ALL
 from tamis.store import Store
 from tamis.teach.audit import audit
 from tamis.teach.features import FeatureFile, features_folder, kept_states, live_states
@@ -242,17 +245,20 @@ class Stages:
 
     def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
         """Write the bundle, load it again and see that it decides as the student does."""
+        parts = Parts(lambda whole: merged(student, whole=whole).network)
+        rows = [example.id for example in splits.train.gold]
+
+        def write(backend: Name, quantize: Quantize, folder: Path) -> Path:
+            served: dict[str, Any] = {"backend": backend, "quantize": quantize, "temperature": measured.temperature}
+            spec = BundleSpec.of(student.network.pooling, student.encoder, self.policy, facts=student.facts, **served)
+            return write_bundle(parts, student.encoder, self.policy, spec, rows, folder)
 
         def work(out: Path) -> None:
-            served = merged(student)
-            network, encoder = served.network, served.encoder
-            spec = BundleSpec.of(network, encoder, self.policy, temperature=measured.temperature, facts=student.facts)
-            rows = [example.id for example in splits.train.gold]
-            write_bundle(network, encoder, self.policy, spec, rows, out)
-            texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
-            parity = require_parity(load_bundle(out), trained, texts)
-            log.info("bundle %s agrees with the trained student: %s", out, parity)
+            examples = splits.calibration.examples or splits.validation.examples
+            tried = candidates(self.config.export.backend, self.config.export.quantize)
+            parity = export_bundle(write, tried, trained, examples, out)
+            log.info("bundle %s agrees with the trained student: %s", out, parity[ALL])
 
         return work
 

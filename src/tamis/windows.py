@@ -7,7 +7,7 @@ windows, and the window with the highest risk speaks for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from tamis.policy import Policy
 from tamis.records import Scores
 
 SLOT = "{text}"
+WORTHWHILE, SIMILAR = 192, 0.75
 Array = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,34 @@ def overlapping(ids: list[int], size: int) -> list[list[int]]:
     step = max(1, size - size // 4)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     return [ids[start : start + size] for start in starts]
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Ids, Ids]:
+    """Right-padded (batch, length) ids and their mask, 1 for tokens and 0 for padding."""
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, of at most `tokens` padded tokens each.
+
+    A batch also ends where the next row is much shorter, once it is large enough to be worth a pass of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        longest = lengths[batch[0]] if batch else 0
+        worthwhile = longest * len(batch) >= WORTHWHILE and lengths[index] < SIMILAR * longest
+        if batch and (worthwhile or longest * (len(batch) + 1) > tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def probabilities_of(logits: Array, policy: Policy, temperature: float = 1.0) -> Array:

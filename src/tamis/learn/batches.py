@@ -13,10 +13,9 @@ from torch import Tensor
 
 from tamis.errors import TrainingError
 from tamis.learn.objective import Targets
-from tamis.network import by_length
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal
-from tamis.windows import Encoder
+from tamis.windows import Encoder, by_length
 
 States = Callable[[Sequence[Example]], npt.NDArray[np.float16]]
 """A teacher's hidden states of some examples, (rows, layers, width); a row it has none of is NaN."""

@@ -103,10 +103,11 @@ def hold_still(student: Student, layers: int | None) -> None:
         weight.requires_grad_(name in student.learnt and id(weight) not in below)
 
 
-def merged(student: Student) -> Student:
+def merged(student: Student, *, whole: bool = False) -> Student:
     """The student as it is served, its LoRA merged or its faded weights dropped; the one given is left as it is.
 
-    Merging happens in float32: in 16 bits small updates are lost, and a 4-bit base is ruined by it.
+    Merging happens in float32: in 16 bits small updates are lost, and a 4-bit base is ruined by it. With `whole` the
+    merged weights stay in float32.
     """
     fresh = build_student(student.config.model_copy(update={"pretrained_dtype": "float32"}), student.policy)
     fresh.network.load_state_dict(student.trained(), strict=False)
@@ -114,7 +115,7 @@ def merged(student: Student) -> Student:
         fresh.network.base = fresh.network.base.merge_and_unload()  # type: ignore[operator]
     elif student.config.mode == "pclora":
         drop_faded(fresh.network.base)
-    fresh.network.base.to(_dtype(student.config))
+    fresh.network.base.to(torch.float32 if whole else _dtype(student.config))
     return replace(student, network=fresh.network.eval().requires_grad_(requires_grad=False))
 
 

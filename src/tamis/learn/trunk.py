@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tamis.config import TrainConfig
 from tamis.errors import TrainingError
-from tamis.network import Network, by_length, layers_of, mixed_precision, pad
+from tamis.network import Network, layers_of, mixed_precision, pad
+from tamis.windows import by_length
 
 SPARE = 1 << 30
 

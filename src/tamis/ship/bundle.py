@@ -1,11 +1,12 @@
 """The bundle: everything a student needs to judge texts, in one folder whose every file has its sum in the manifest.
 
 manifest.json       format, versions, sha256 and size of every other file
-bundle.json         template, window length, pooling, temperature, where the student comes from
+bundle.json         template, window length, pooling, temperature, backend, where the student comes from
 policy.json         taxonomy and thresholds
 tokenizer.json      fast tokenizer
-model/              transformers folder with the merged weights (safetensors)
-head.safetensors    the head of categories or levels
+model/              for torch: transformers folder with the merged weights (safetensors)
+head.safetensors    for torch: the head of categories or levels
+model.onnx          for the others: the whole network, its weights beside it in model.onnx.data
 trained_on.txt      content ids of the rows whose human verdict it learnt, so that it never labels one as a teacher
 """
 
@@ -14,32 +15,34 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors.torch import load_file, save_file
 
 import tamis
 from tamis.errors import BundleError
-from tamis.network import Network, Pooling, bfloat16_is_fast, load_base, outputs_of
 from tamis.policy import Policy, parse_policy
-from tamis.records import Decision, Scorer, Scores, content_id
+from tamis.records import Decision, Scores, content_id
+from tamis.ship.backends import BACKENDS, Backend, Name, Parts, Quantize, TorchBackend, logits_of, open_backend
 from tamis.windows import Encoder, scores_of
+
+if TYPE_CHECKING:
+    from tamis.network import Pooling
 
 FORMAT = 1
 FORBIDDEN = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".py", ".so"}
-FLIPS_ALLOWED = 0.01
-NEAR_TIE = 0.05
 
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What the bundle says of itself beside its weights."""
+    """What the bundle says of itself beside its weights.
+
+    `measured` holds what each backend reached on the machine that exported, where it was chosen among several.
+    """
 
     template: str
     template_hash: str
@@ -48,15 +51,18 @@ class BundleSpec:
     label_space: str
     temperature: float = 1.0
     facts: dict[str, float] = field(default_factory=dict)
+    backend: Name = "torch"
+    quantize: Quantize = "none"
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, encoder: Encoder, policy: Policy, **more: Any) -> BundleSpec:
-        """What follows from the parts; `more` is the temperature and the facts."""
+    def of(cls, pooling: Pooling, encoder: Encoder, policy: Policy, **more: Any) -> BundleSpec:
+        """What follows from the parts; `more` is the temperature, the facts, the backend and its precision."""
         return cls(
             template=encoder.template,
             template_hash=encoder.template_hash,
             max_tokens=encoder.max_tokens,
-            pooling=network.pooling,
+            pooling=pooling,
             label_space=policy.label_space,
             **more,
         )
@@ -65,8 +71,8 @@ class BundleSpec:
 class Moderator:
     """A loaded bundle: texts in, one `Decision` a text out."""
 
-    def __init__(self, network: Network, encoder: Encoder, policy: Policy, spec: BundleSpec, version: str) -> None:
-        self.network, self.encoder, self.policy, self.spec = network, encoder, policy, spec
+    def __init__(self, backend: Backend, encoder: Encoder, policy: Policy, spec: BundleSpec, version: str) -> None:
+        self.backend, self.encoder, self.policy, self.spec = backend, encoder, policy, spec
         self.versions = {"policy": f"{policy.name} {policy.version}", "model": version, "tamis": tamis.__version__}
         self.trained_on: frozenset[str] = frozenset()
 
@@ -76,14 +82,31 @@ class Moderator:
 
     def score(self, texts: Sequence[str]) -> list[Scores]:
         """Calibrated scores of texts, as every scorer gives them."""
-        return self.scores_and_states(texts, ())[0] if texts else []
+        if not texts:
+            return []
+        windows = self.encoder.encode(texts)
+        logits = logits_of(self.backend, windows.ids)
+        return scores_of(logits, windows.owner, self.policy, self.spec.temperature)
 
     def scores_and_states(
         self, texts: Sequence[str], layers: Sequence[int]
     ) -> tuple[list[Scores], npt.NDArray[np.float16]]:
-        """Scores of texts, and states of some layers, (texts, layers, width), which are those of the first window."""
+        """Scores of texts, and states of some layers, (texts, layers, width), which are those of the first window.
+
+        Raises:
+            BundleError: layers are asked for, and the backend is not torch.
+        """
+        if not layers:
+            return self.score(texts), np.empty((len(texts), 0, 0), np.float16)
+        if not isinstance(self.backend, TorchBackend):
+            raise BundleError(
+                f"a bundle served by {self.spec.backend} shows no hidden states: export it again with"
+                " export.backend=torch, or use terms over answers"
+            )
+        from tamis.network import outputs_of
+
         windows = self.encoder.encode(texts)
-        logits, states = outputs_of(self.network, windows.ids, layers)
+        logits, states = outputs_of(self.backend.network, windows.ids, layers)
         scores = scores_of(logits, windows.owner, self.policy, self.spec.temperature)
         return scores, states[np.unique(windows.owner, return_index=True)[1]]
 
@@ -92,23 +115,29 @@ class Moderator:
 
 
 def write_bundle(
-    network: Network, encoder: Encoder, policy: Policy, spec: BundleSpec, trained_on: Iterable[str], out: Path
+    parts: Parts, encoder: Encoder, policy: Policy, spec: BundleSpec, trained_on: Iterable[str], out: Path
 ) -> Path:
     """Write a bundle beside `out`, then put it in its place in one step; returns `out`."""
     fresh = out.with_name(out.name + ".partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    network.base.save_pretrained(fresh / "model")  # type: ignore[operator]
-    save_file(
-        {name: p.detach().contiguous() for name, p in network.head.named_parameters()}, fresh / "head.safetensors"
-    )
+    BACKENDS[spec.backend].write[spec.quantize](parts, fresh)
     encoder.tokenizer.save(str(fresh / "tokenizer.json"))
     (fresh / "policy.json").write_text(policy.model_dump_json(indent=1))
-    (fresh / "bundle.json").write_text(json.dumps(asdict(spec), ensure_ascii=False, indent=1))
     (fresh / "trained_on.txt").write_text("\n".join(sorted(trained_on)))
-    _write_manifest(fresh)
+    return _seal(fresh, spec, out)
+
+
+def place_bundle(moderator: Moderator, folder: Path, measured: Mapping[str, Mapping[str, float]], out: Path) -> Path:
+    """Note in a bundle how its backend was chosen and move it to `out`; returns `out`."""
+    return _seal(folder, replace(moderator.spec, measured=measured), out)
+
+
+def _seal(folder: Path, spec: BundleSpec, out: Path) -> Path:
+    (folder / "bundle.json").write_text(json.dumps(asdict(spec), ensure_ascii=False, indent=1))
+    _write_manifest(folder)
     shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
+    folder.rename(out)
     return out
 
 
@@ -117,6 +146,7 @@ def load_bundle(path: str | Path) -> Moderator:
 
     Raises:
         BundleError: no bundle, a file added, missing or changed, pickles or code, or a template that has drifted.
+        MissingExtraError: the packages of its backend are not installed.
     """
     folder = Path(path)
     version = check_manifest(folder)
@@ -125,7 +155,7 @@ def load_bundle(path: str | Path) -> Moderator:
     encoder = Encoder.from_file(folder / "tokenizer.json", spec.template, spec.max_tokens)
     if encoder.template_hash != spec.template_hash or policy.label_space != spec.label_space:
         raise BundleError(f"{folder}: template or label space differ from the trained ones: export the bundle again")
-    moderator = Moderator(_network(folder, spec, policy), encoder, policy, spec, version)
+    moderator = Moderator(open_backend(spec.backend, folder, spec.pooling, policy), encoder, policy, spec, version)
     moderator.trained_on = frozenset((folder / "trained_on.txt").read_text().split())
     return moderator
 
@@ -162,46 +192,9 @@ def _check_file(folder: Path, name: str, files: dict[str, dict[str, str | int]])
         )
 
 
-def require_parity(moderator: Moderator, reference: Scorer, texts: Sequence[str]) -> dict[str, float]:
-    """Compare a reloaded bundle with the trained student.
-
-    Merging and 16-bit arithmetic move a probability by some hundredths, which flips decisions that were nearly a tie.
-    Those are counted in `flips`; `clear_flips` counts the decisions the student was not near to taking otherwise.
-
-    Args:
-        moderator: the bundle.
-        reference: the student at the same temperature.
-        texts: of the calibration split.
-
-    Raises:
-        BundleError: over one clear decision in a hundred, and more than a single one, is another.
-    """
-    wanted, got = reference(texts), moderator.score(texts)
-    act, names = moderator.policy.actions.of, moderator.policy.ids
-    pairs = list(zip(wanted, got, strict=True))
-    flipped = [a for a, b in pairs if a.category != b.category or act(a.risk) != act(b.risk)]
-    clear = sum(_margin(scores, moderator.policy) > NEAR_TIE for scores in flipped)
-    if clear > max(1, FLIPS_ALLOWED * len(texts)):
-        raise BundleError(f"the bundle decides {clear} of {len(texts)} texts otherwise than the student: not exported")
-    largest = max((abs(a.probabilities[n] - b.probabilities[n]) for a, b in pairs for n in names), default=0.0)
-    return {"texts": len(texts), "flips": len(flipped), "clear_flips": clear, "largest_difference": largest}
-
-
-def _margin(scores: Scores, policy: Policy) -> float:
-    """How far a decision is from another one: to the second category, or to a threshold, whichever is nearer."""
-    first, second = sorted(scores.probabilities.values(), reverse=True)[:2]
-    return min(first - second, abs(scores.risk - policy.actions.review), abs(scores.risk - policy.actions.block))
-
-
-def _network(folder: Path, spec: BundleSpec, policy: Policy) -> Network:
-    dtype = torch.bfloat16 if bfloat16_is_fast() else torch.float32
-    network = Network(load_base(folder / "model", dtype), len(policy.ids), spec.pooling, policy.kind)
-    network.head.load_state_dict(load_file(folder / "head.safetensors"))
-    return network.eval()
-
-
 def _write_manifest(folder: Path) -> None:
-    files = {n: {"sha256": _digest(folder / n), "bytes": (folder / n).stat().st_size} for n in _files(folder)}
+    held = [name for name in _files(folder) if name != "manifest.json"]
+    files = {n: {"sha256": _digest(folder / n), "bytes": (folder / n).stat().st_size} for n in held}
     version = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
     manifest = {"format": FORMAT, "version": version, "tamis": tamis.__version__, "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))

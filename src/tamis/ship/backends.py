@@ -1,0 +1,194 @@
+"""What computes a bundle's logits: torch, ONNX Runtime or OpenVINO.
+
+A backend turns padded ids and their mask into logits; template, windows and probabilities are those of `tamis.windows`
+for all of them, as in training. Nothing here imports torch before a bundle that needs it is opened or written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from tamis.errors import BundleError, need
+from tamis.policy import Policy
+from tamis.ship.graph import check_graph, exported, write_dynamic, write_float, write_weights
+from tamis.windows import Array, Ids, by_length, padded
+
+if TYPE_CHECKING:
+    from tamis.network import Network, Pooling
+
+Name = Literal["torch", "onnx", "openvino"]
+Quantize = Literal["none", "int8"]
+# Rounding activations a token at a time, however wide the layer.
+WHOLE_ROW = 1 << 30
+
+
+class Backend(Protocol):
+    """Computes logits."""
+
+    def logits(self, ids: Ids, mask: Ids) -> Array:
+        """(batch, length) ids and mask, 1 for tokens and 0 for padding -> (batch, categories) in float32."""
+        ...
+
+
+class Parts:
+    """What the bundles of one student are written from; each is made when it is first asked for, and once.
+
+    Args:
+        merge: makes the network as it is served, or with True all of it in float32.
+    """
+
+    def __init__(self, merge: Callable[[bool], Network]) -> None:
+        self._merge = merge
+
+    @cached_property
+    def network(self) -> Network:
+        """The network as it is served by torch."""
+        return self._merge(False)
+
+    @cached_property
+    def program(self) -> Any:
+        """The float32 network as an ONNX program."""
+        return exported(self._merge(True))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One backend: the packages it needs, the extra that brings them, how its files are written and opened."""
+
+    needs: tuple[str, ...]
+    extra: str
+    write: dict[Quantize, Callable[[Parts, Path], None]]
+    open: Callable[[Path, Pooling, Policy], Backend]
+
+
+def logits_of(backend: Backend, rows: Sequence[Sequence[int]], tokens: int = 4096) -> Array:
+    """Logits of token rows in their order, (rows, categories); `tokens` padded tokens are computed at a time."""
+    parts = list(by_length([len(row) for row in rows], tokens))
+    found = [backend.logits(*padded([rows[i] for i in part])) for part in parts]
+    order = np.argsort(np.concatenate(parts))
+    return np.concatenate(found)[order]
+
+
+def installed(name: str) -> bool:
+    """Whether the packages of a backend are there."""
+    return all(importlib.util.find_spec(package) for package in BACKENDS[name].needs)
+
+
+def open_backend(name: str, folder: Path, pooling: Pooling, policy: Policy) -> Backend:
+    """The backend of a bundle.
+
+    Raises:
+        BundleError: a backend this version does not have, or files it must not read.
+        MissingExtraError: its packages are not installed.
+    """
+    if name not in BACKENDS:
+        raise BundleError(f"{folder} is served by {name!r}, this version has {', '.join(BACKENDS)}: export it again")
+    kind = BACKENDS[name]
+    for package in kind.needs:
+        need(package, kind.extra)
+    return kind.open(folder, pooling, policy)
+
+
+class TorchBackend:
+    """The network itself, which can also show its hidden states."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network.eval()
+
+    def logits(self, ids: Ids, mask: Ids) -> Array:
+        """As `Backend` says."""
+        import torch
+
+        from tamis.network import mixed_precision
+
+        device = self.network.head.weight.device
+        with torch.inference_mode(), mixed_precision(device):
+            found = self.network(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
+        return found.float().cpu().numpy()
+
+
+class OnnxBackend:
+    """ONNX Runtime on the processor."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        # Threads that spin while they wait make a shared machine slower.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def logits(self, ids: Ids, mask: Ids) -> Array:
+        """As `Backend` says."""
+        return self._session.run(["logits"], {"ids": ids, "mask": mask})[0]
+
+
+class OpenvinoBackend:
+    """OpenVINO on the processor, in bfloat16 where it has that."""
+
+    def __init__(self, path: Path) -> None:
+        import openvino
+
+        core = openvino.Core()
+        fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": WHOLE_ROW,
+        }
+        self._model = core.compile_model(path, "CPU", settings)
+
+    def logits(self, ids: Ids, mask: Ids) -> Array:
+        """As `Backend` says; safe in several threads, since each call has a request of its own."""
+        return self._model.infer_new_request({"ids": ids, "mask": mask})["logits"]
+
+
+def _write_torch(parts: Parts, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    network = parts.network
+    network.base.save_pretrained(folder / "model")  # type: ignore[operator]
+    head = {name: p.detach().contiguous() for name, p in network.head.named_parameters()}
+    save_file(head, folder / "head.safetensors")
+
+
+def _open_torch(folder: Path, pooling: Pooling, policy: Policy) -> Backend:
+    import torch
+    from safetensors.torch import load_file
+
+    from tamis.network import Network, bfloat16_is_fast, load_base
+
+    base = load_base(folder / "model", torch.bfloat16 if bfloat16_is_fast() else torch.float32)
+    network = Network(base, len(policy.ids), pooling, policy.kind)
+    network.head.load_state_dict(load_file(folder / "head.safetensors"))
+    return TorchBackend(network)
+
+
+BACKENDS: dict[str, Kind] = {
+    "torch": Kind(("torch", "transformers"), "train", {"none": _write_torch}, _open_torch),
+    "onnx": Kind(
+        ("onnx", "onnxruntime"),
+        "serve",
+        {
+            "none": lambda parts, folder: write_float(parts.program, folder),
+            "int8": lambda parts, folder: write_dynamic(parts.program, folder),
+        },
+        lambda folder, _pooling, _policy: OnnxBackend(check_graph(folder)),
+    ),
+    "openvino": Kind(
+        ("onnx", "openvino"),
+        "serve",
+        {
+            "none": lambda parts, folder: write_float(parts.program, folder),
+            "int8": lambda parts, folder: write_weights(parts.program, folder),
+        },
+        lambda folder, _pooling, _policy: OpenvinoBackend(check_graph(folder)),
+    ),
+}
+"""Backends by the name that `export.backend` and a bundle's bundle.json give them."""
