@@ -11,17 +11,19 @@ from typing import Any
 
 from accelerate.utils import LoggerType
 
-from tamis.config import GateConfig, RunConfig, TeacherConfig, TeachingConfig
+from tamis.calibration import Calibration
+from tamis.config import GateConfig, RunConfig, TeacherConfig, TeachingConfig, ThresholdsConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.data.sources import files, is_local
+from tamis.deciding import Thresholds
 from tamis.errors import ConfigError, DataError, GateError
 from tamis.judge.baselines import BASELINES, NAMES, TOLD, fit_baseline
-from tamis.judge.calibrate import apply_temperature, fit_temperature
 from tamis.judge.evaluate import evaluate
 from tamis.judge.lexicon import read_lexicon
 from tamis.judge.report import ReportContext, write_report
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
+from tamis.judge.thresholds import fit, require_labels
 from tamis.learn.batches import Knowledge, States
 from tamis.learn.losses import LOSSES
 from tamis.learn.schedule import compares_states
@@ -51,10 +53,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Measured:
-    """The evaluation on the test split and the temperature fitted on the calibration split."""
+    """The evaluation on the test split, and what was fitted on the calibration split."""
 
     evaluation: Evaluation
-    temperature: float
+    calibration: Calibration
+    thresholds: Thresholds
     history: list[dict[str, Any]]
 
 
@@ -77,6 +80,7 @@ class Stages:
 
     def label(self, splits: Splits) -> Callable[[Path], Labelled]:
         """Ask the teacher about training rows and about the gold it is judged by."""
+        require_labels(splits.calibration, self.policy, self.config.thresholds)
 
         def work(out: Path) -> Labelled:
             labelled = self._ask(splits) if self.config.teacher.kind != "none" else Labelled({}, None)
@@ -173,17 +177,17 @@ class Stages:
         def work(out: Path) -> Measured:
             served = merged(student)
             score = scorer_of(served)
-            calibration = score([example.text for example in splits.calibration.examples])
-            temperature = fit_temperature(calibration, splits.calibration, self.policy)
-            scorers = self._scorers(at_temperature(score, temperature, self.policy), splits, labelled)
+            calibration, thresholds = fit(score, splits.calibration, self.policy, self.config.thresholds)
+            scorers = self._scorers(calibration.over(score, self.policy), splits, labelled)
             result = evaluate(scorers, splits.test, self.policy, self.config.evaluate)
             speed = measure_speed(score, [row.text for row in splits.test.gold], self.config.evaluate.latency_rows)
             result = result.with_facts("student", speed, **student_facts(student, served))
             if labelled.signals:
                 result = result.with_facts("teacher", None, **teacher_facts(labelled))
             (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
-            (out / "temperature.json").write_text(json.dumps(temperature))
-            return self._measured(result, temperature)
+            (out / "calibration.json").write_text(json.dumps(asdict(calibration)))
+            (out / "thresholds.json").write_text(thresholds.model_dump_json(indent=1))
+            return self._measured(result, calibration, thresholds)
 
         return work
 
@@ -195,14 +199,16 @@ class Stages:
             scorers[name] = fit_baseline(name, splits.train, labelled.signals, self.policy, self.lexicon)
         return scorers
 
-    def _measured(self, evaluation: Evaluation, temperature: float) -> Measured:
+    def _measured(self, evaluation: Evaluation, calibration: Calibration, thresholds: Thresholds) -> Measured:
         history = json.loads((Path(self.config.out) / "distill" / "history.json").read_text())
-        return Measured(evaluation, temperature, history)
+        return Measured(evaluation, calibration, thresholds, history)
 
     def load_measured(self, out: Path) -> Measured:
         """What `evaluate` made."""
         evaluation = Evaluation.from_json(json.loads((out / "evaluation.json").read_text()))
-        return self._measured(evaluation, json.loads((out / "temperature.json").read_text()))
+        calibration = Calibration.from_json(json.loads((out / "calibration.json").read_text()))
+        thresholds = Thresholds.model_validate_json((out / "thresholds.json").read_text())
+        return self._measured(evaluation, calibration, thresholds)
 
     def report(self, splits: Splits, labelled: Labelled, measured: Measured) -> Callable[[Path], None]:
         """Write report.html, report.md and metrics.json."""
@@ -248,11 +254,12 @@ class Stages:
         def work(out: Path) -> None:
             served = merged(student)
             network, encoder = served.network, served.encoder
-            spec = BundleSpec.of(network, encoder, self.policy, temperature=measured.temperature, facts=student.facts)
+            fitted = measured.calibration, measured.thresholds
+            spec = BundleSpec.of(network, encoder, self.policy, *fitted, facts=student.facts)
             rows = [example.id for example in splits.train.gold]
             write_bundle(network, encoder, self.policy, spec, rows, out)
             texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
-            trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
+            trained = measured.calibration.over(scorer_of(student), self.policy)
             parity = require_parity(load_bundle(out), trained, texts)
             log.info("bundle %s agrees with the trained student: %s", out, parity)
 
@@ -272,7 +279,8 @@ def chain(config: RunConfig) -> list[RunConfig]:
     for number, assistant in enumerate(config.assistants, 1):
         out = Path(config.out) / f"assistant{number}"
         own = {name: getattr(assistant, name) for name in ("student", "objective", "train")}
-        alone = {"name": f"{config.name}, assistant {number}", "out": str(out), "gate": GateConfig(), "assistants": ()}
+        alone: dict[str, Any] = {"name": f"{config.name}, assistant {number}", "out": str(out), "assistants": ()}
+        alone |= {"gate": GateConfig(), "thresholds": ThresholdsConfig()}
         runs.append(config.model_copy(update={"teacher": teacher} | own | alone))
         kept = config.teacher.model_dump(include={"limit", "features", "live"})
         teacher = TeachingConfig(kind="bundle", model=str(out / "bundle"), label="unlabelled", self_check=0, **kept)
@@ -370,11 +378,6 @@ def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scor
         return [policy.scores(s.probabilities) if s and s.outcome == "ok" else NO_ANSWER for s in found]
 
     return score
-
-
-def at_temperature(scorer: Scorer, temperature: float, policy: Policy) -> Scorer:
-    """A scorer whose probabilities are softened."""
-    return lambda texts: apply_temperature(scorer(texts), temperature, policy)
 
 
 def student_facts(student: Student, served: Student) -> dict[str, float | str]:

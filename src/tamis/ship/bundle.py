@@ -1,8 +1,8 @@
 """The bundle: everything a student needs to judge texts, in one folder whose every file has its sum in the manifest.
 
 manifest.json       format, versions, sha256 and size of every other file
-bundle.json         template, window length, pooling, temperature, where the student comes from
-policy.json         taxonomy and thresholds
+bundle.json         template, window length, pooling, calibration, thresholds, where the student comes from
+policy.json         taxonomy, and the thresholds where bundle.json has none
 tokenizer.json      fast tokenizer
 model/              transformers folder with the merged weights (safetensors)
 head.safetensors    the classification head
@@ -25,7 +25,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tamis
+from tamis.calibration import Calibration, Curve
+from tamis.deciding import ANY, Thresholds, decide, limits
 from tamis.errors import BundleError
+from tamis.languages import language
 from tamis.network import Network, Pooling, bfloat16_is_fast, load_base, outputs_of
 from tamis.policy import Policy, parse_policy
 from tamis.records import Decision, Scorer, Scores, content_id
@@ -35,6 +38,7 @@ FORMAT = 1
 FORBIDDEN = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".py", ".so"}
 FLIPS_ALLOWED = 0.01
 NEAR_TIE = 0.05
+AS_TOLD, BY_POLICY = Calibration(), Thresholds()
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,30 @@ class BundleSpec:
     pooling: Pooling
     label_space: str
     temperature: float = 1.0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, encoder: Encoder, policy: Policy, **more: Any) -> BundleSpec:
-        """What follows from the parts; `more` is the temperature and the facts."""
+    def of(
+        cls,
+        network: Network,
+        encoder: Encoder,
+        policy: Policy,
+        calibration: Calibration = AS_TOLD,
+        thresholds: Thresholds = BY_POLICY,
+        **more: Any,
+    ) -> BundleSpec:
+        """What follows from the parts; `more` is the facts."""
         return cls(
             template=encoder.template,
             template_hash=encoder.template_hash,
             max_tokens=encoder.max_tokens,
             pooling=network.pooling,
             label_space=policy.label_space,
+            temperature=calibration.temperature,
+            curves=dict(calibration.curves),
+            thresholds=thresholds.model_dump(),
             **more,
         )
 
@@ -68,11 +85,13 @@ class Moderator:
     def __init__(self, network: Network, encoder: Encoder, policy: Policy, spec: BundleSpec, version: str) -> None:
         self.network, self.encoder, self.policy, self.spec = network, encoder, policy, spec
         self.versions = {"policy": f"{policy.name} {policy.version}", "model": version, "tamis": tamis.__version__}
+        self.calibration = Calibration(curves=spec.curves)
+        self.thresholds = Thresholds.model_validate(spec.thresholds)
         self.trained_on: frozenset[str] = frozenset()
 
     def __call__(self, texts: Sequence[str]) -> list[Decision]:
         """Judge texts; each decision has `.probabilities`, `.category`, `.risk` and `.action`."""
-        return [self._decide(text, scores) for text, scores in zip(texts, self.score(texts), strict=True)]
+        return [self.decide(text, scores) for text, scores in zip(texts, self.score(texts), strict=True)]
 
     def score(self, texts: Sequence[str]) -> list[Scores]:
         """Calibrated scores of texts, as every scorer gives them."""
@@ -85,10 +104,14 @@ class Moderator:
         windows = self.encoder.encode(texts)
         logits, states = outputs_of(self.network, windows.ids, layers)
         scores = scores_of(logits, windows.owner, self.policy, self.spec.temperature)
+        scores = self.calibration.apply(scores, self.policy) if self.spec.curves else scores
         return scores, states[np.unique(windows.owner, return_index=True)[1]]
 
-    def _decide(self, text: str, scores: Scores) -> Decision:
-        return Decision(content_id(text), self.policy.actions.of(scores.risk), scores.category, scores, self.versions)
+    def decide(self, text: str, scores: Scores) -> Decision:
+        """What is done with a text that has these scores."""
+        lang = language(text) if self.thresholds.need_language else ANY
+        action, reasons = decide(scores, lang, self.thresholds, self.policy)
+        return Decision(content_id(text), action, scores.category, scores, self.versions, ("student",), reasons)
 
 
 def write_bundle(
@@ -177,20 +200,25 @@ def require_parity(moderator: Moderator, reference: Scorer, texts: Sequence[str]
         BundleError: over one clear decision in a hundred, and more than a single one, is another.
     """
     wanted, got = reference(texts), moderator.score(texts)
-    act, names = moderator.policy.actions.of, moderator.policy.ids
+    act, names = moderator.decide, moderator.policy.ids
     pairs = list(zip(wanted, got, strict=True))
-    flipped = [a for a, b in pairs if a.category != b.category or act(a.risk) != act(b.risk)]
-    clear = sum(_margin(scores, moderator.policy) > NEAR_TIE for scores in flipped)
+    flipped = [
+        a
+        for text, (a, b) in zip(texts, pairs, strict=True)
+        if a.category != b.category or act(text, a).action != act(text, b).action
+    ]
+    clear = sum(_margin(scores, moderator) > NEAR_TIE for scores in flipped)
     if clear > max(1, FLIPS_ALLOWED * len(texts)):
         raise BundleError(f"the bundle decides {clear} of {len(texts)} texts otherwise than the student: not exported")
     largest = max((abs(a.probabilities[n] - b.probabilities[n]) for a, b in pairs for n in names), default=0.0)
     return {"texts": len(texts), "flips": len(flipped), "clear_flips": clear, "largest_difference": largest}
 
 
-def _margin(scores: Scores, policy: Policy) -> float:
+def _margin(scores: Scores, moderator: Moderator) -> float:
     """How far a decision is from another one: to the second category, or to a threshold, whichever is nearer."""
     first, second = sorted(scores.probabilities.values(), reverse=True)[:2]
-    return min(first - second, abs(scores.risk - policy.actions.review), abs(scores.risk - policy.actions.block))
+    held = limits(scores, ANY, moderator.thresholds, moderator.policy)
+    return min(first - second, *(abs(one.value - t) for one in held for t in (one.actions.review, one.actions.block)))
 
 
 def _network(folder: Path, spec: BundleSpec, outputs: int) -> Network:
