@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.errors import DataError
 from tamis.policy import Policy
-from tamis.records import Scorer, Scores
+from tamis.records import CalibrationSplit, Example, Scorer, Scores
 
 Floats = NDArray[np.float64]
 CalibrationMethod = Literal["temperature", "platt", "isotonic"]
@@ -78,3 +79,45 @@ def log_odds(probability: Floats) -> Floats:
 def sigmoid(odds: Floats) -> Floats:
     """The probability of log-odds."""
     return np.exp(-np.logaddexp(0, -odds))
+
+
+def require_calibration(scores: Sequence[Scores], split: CalibrationSplit) -> None:
+    """See that something is chosen on a calibration split, with a score for each row.
+
+    Raises:
+        DataError: a split of another type, or another number of scores than rows.
+    """
+    if not isinstance(split, CalibrationSplit):
+        raise DataError(
+            f"probabilities and thresholds are fitted on a CalibrationSplit, got a {type(split).__name__}:"
+            " pass that split"
+        )
+    if len(scores) != len(split):
+        raise DataError(f"calibration needs a score for each of its {len(split)} rows, got {len(scores)}")
+
+
+def judged_rows(scores: Sequence[Scores], split: CalibrationSplit) -> list[tuple[Scores, Example]]:
+    """The rows of a calibration split that have an answer and a person's category.
+
+    Raises:
+        DataError: a split of another type, or another number of scores than rows.
+    """
+    require_calibration(scores, split)
+    return [(s, e) for s, e in zip(scores, split.examples, strict=True) if s.probabilities and e.is_labelled]
+
+
+def categories_of(example: Example, policy: Policy) -> tuple[str, ...]:
+    """The categories a person gave a labelled example."""
+    return (example.label,) if example.label is not None else example.labels or (policy.benign,)
+
+
+def traffic_shares(harmful: int, harmless: int, prevalence: float | None) -> tuple[float, float]:
+    """The share of traffic that one harmful and one harmless row stand for.
+
+    Args:
+        harmful: rows that break the policy.
+        harmless: rows that do not.
+        prevalence: share of traffic that breaks it; that of the rows without it.
+    """
+    share = prevalence if prevalence is not None else harmful / max(harmful + harmless, 1)
+    return share / max(harmful, 1), (1 - share) / max(harmless, 1)

@@ -390,6 +390,22 @@ class ThresholdsConfig(Section):
         return self
 
 
+class CascadeConfig(Section):
+    """When more than the student is asked, and for how long."""
+
+    band: float = Field(
+        0.7,
+        ge=0,
+        description="The student is sure from this distance of a threshold on, in log-odds; 0.7 doubles them.",
+    )
+    per_minute: int | None = Field(None, ge=1, description="Requests to each tier a minute; null sets no limit.")
+    per_day: int | None = Field(None, ge=1, description="Requests to each tier a day; null sets no limit.")
+    failures: int = Field(5, ge=1, description="Failures in a row after which a tier is left alone.")
+    open_seconds: float = Field(30.0, gt=0, description="For this long; then one request tries it.")
+    deadline: float = Field(2.0, gt=0, description="Seconds a text may take; what is not decided then is reviewed.")
+    audit: float = Field(0.01, ge=0, le=1, description="Share of passed texts that a person looks at all the same.")
+
+
 class AssistantConfig(Section):
     """A student between teacher and student, which learns from the one before and teaches the next."""
 

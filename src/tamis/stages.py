@@ -256,8 +256,7 @@ class Stages:
             network, encoder = served.network, served.encoder
             fitted = measured.calibration, measured.thresholds
             spec = BundleSpec.of(network, encoder, self.policy, *fitted, facts=student.facts)
-            rows = [example.id for example in splits.train.gold]
-            write_bundle(network, encoder, self.policy, spec, rows, out)
+            write_bundle(network, encoder, self.policy, spec, [row.id for row in splits.train.gold], out)
             texts = [example.text for example in (splits.calibration.examples or splits.validation.examples)]
             trained = measured.calibration.over(scorer_of(student), self.policy)
             parity = require_parity(load_bundle(out), trained, texts)

@@ -12,8 +12,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.calibration import TINY, Calibration, CalibrationMethod, Curve, Floats, log_odds, scale
-from tamis.errors import DataError
+from tamis.calibration import (
+    TINY,
+    Calibration,
+    CalibrationMethod,
+    Curve,
+    Floats,
+    categories_of,
+    judged_rows,
+    log_odds,
+    scale,
+)
 from tamis.policy import Policy
 from tamis.records import CalibrationSplit, Example, Scores
 
@@ -55,32 +64,11 @@ def fit_calibration(scores: Sequence[Scores], split: CalibrationSplit, policy: P
     return FITS[method](told, truth, policy.ids, multi_label)
 
 
-def judged_rows(scores: Sequence[Scores], split: CalibrationSplit) -> list[tuple[Scores, Example]]:
-    """The rows of a split that have an answer and a person's category.
-
-    Raises:
-        DataError: a split of another type, or another number of scores than rows.
-    """
-    if not isinstance(split, CalibrationSplit):
-        raise DataError(
-            f"probabilities and thresholds are fitted on a CalibrationSplit, got a {type(split).__name__}:"
-            " pass that split"
-        )
-    if len(scores) != len(split):
-        raise DataError(f"calibration needs a score for each of its {len(split)} rows, got {len(scores)}")
-    return [(s, e) for s, e in zip(scores, split.examples, strict=True) if s.probabilities and e.is_labelled]
-
-
 def as_arrays(rows: Sequence[tuple[Scores, Example]], policy: Policy) -> tuple[Floats, Bools]:
     """Probabilities and verdicts of judged rows, both (rows, categories)."""
     told = np.array([[s.probabilities.get(name, 0.0) for name in policy.ids] for s, _ in rows])
     truth = np.array([[name in categories_of(e, policy) for name in policy.ids] for _, e in rows])
     return told.reshape(-1, len(policy.ids)), truth.reshape(-1, len(policy.ids))
-
-
-def categories_of(example: Example, policy: Policy) -> tuple[str, ...]:
-    """The categories a person gave a labelled example."""
-    return (example.label,) if example.label is not None else example.labels or (policy.benign,)
 
 
 def choose_method(told: Floats, truth: Bools, names: Sequence[str], *, multi_label: bool) -> CalibrationMethod:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-from tamis.calibration import Calibration, Floats, sigmoid
+from tamis.calibration import Calibration, Floats, categories_of, judged_rows, sigmoid, traffic_shares
 from tamis.config import CostsConfig, ThresholdsConfig
 from tamis.deciding import ANY, Figure, Promise, Thresholds
 from tamis.errors import DataError
-from tamis.judge.calibrate import Bools, as_arrays, categories_of, fit_calibration, judged_rows
+from tamis.judge.calibrate import Bools, as_arrays, fit_calibration
 from tamis.policy import Actions, Policy
 from tamis.records import CalibrationSplit, Scorer, Scores
 
@@ -298,10 +298,8 @@ def _upper(seen: NDArray[np.int64], rows: int, level: float) -> Floats:
 
 
 def _shares(sample: Sample, config: ThresholdsConfig) -> tuple[float, float]:
-    """The share of traffic that one harmful and one harmless row stand for."""
-    rows, harmful = len(sample.harmful), int(sample.harmful.sum())
-    prevalence = config.prevalence if config.prevalence is not None else harmful / max(rows, 1)
-    return prevalence / max(harmful, 1), (1 - prevalence) / max(rows - harmful, 1)
+    harmful = int(sample.harmful.sum())
+    return traffic_shares(harmful, len(sample.harmful) - harmful, config.prevalence)
 
 
 def _groups(languages: NDArray[np.str_], kinds: Sequence[Bools], needed: int) -> dict[str, Bools]:
