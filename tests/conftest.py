@@ -19,6 +19,7 @@ from tests.tiny import write_recipe
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, content_id
 
+POSTGRES = os.environ.get("TAMIS_TEST_POSTGRES", "")
 TEXTS = {
     "normal": ["今天天气很好", "the soup needs salt", "这本书值得读", "we met at noon", "地铁几点开", "nice garden"],
     "gambling": ["注册就送彩金", "best slots bonus", "上车带你回血", "casino first deposit", "大水稳台", "bet now win"],
@@ -151,3 +152,25 @@ def recipe(
     """Writes a tiny recipe, with other sections where they are given."""
     monkeypatch.setenv("OPENAI_API_KEY", "test")
     return lambda **changes: write_recipe(tmp_path, tiny_qwen, endpoint.url, changes)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database: SQLite, and PostgreSQL where TAMIS_TEST_POSTGRES names one."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/deep/er/store.db"
+        return
+    if not POSTGRES:
+        pytest.skip("TAMIS_TEST_POSTGRES holds no URL of a PostgreSQL server")
+    _drop()
+    yield POSTGRES
+    _drop()
+
+
+def _drop() -> None:
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS signals, notes, decisions, alembic_version"))
+    engine.dispose()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from tamis.errors import ConfigError, DataError
 from tamis.records import TeacherSignal
 from tamis.store import Store
-
-POSTGRES = os.environ.get("TAMIS_TEST_POSTGRES", "")
 
 
 def signal(name: str = "e1", **changes: object) -> TeacherSignal:
@@ -28,25 +24,6 @@ def signal(name: str = "e1", **changes: object) -> TeacherSignal:
         "evidence": ("一", "b"),
     }
     return TeacherSignal(**tree | changes)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/deep/er/store.db"
-        return
-    if not POSTGRES:
-        pytest.skip("TAMIS_TEST_POSTGRES holds no URL of a PostgreSQL server")
-    _drop()
-    yield POSTGRES
-    _drop()
-
-
-def _drop() -> None:
-    engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS signals, notes, alembic_version"))
-    engine.dispose()
 
 
 def test_what_goes_in_comes_out(url: str) -> None:
@@ -100,7 +77,8 @@ def test_an_older_schema_is_brought_up_to_date(url: str) -> None:
     with Store.open(url) as store:
         store.add(signal())
         with store._engine.begin() as connection:
-            connection.execute(text("DROP TABLE notes"))
+            for table in ("notes", "decisions"):
+                connection.execute(text(f"DROP TABLE {table}"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     with Store.open(url) as store:
         store.set_note("k", 1)

@@ -30,6 +30,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="Weights that the package index carries, for places without a hub.")
 app.add_typer(models_app, name="models")
+audit_app = typer.Typer(
+    no_args_is_help=True, help="The decision log.\n\nExample: `tamis audit verify --store runs/demo/store.sqlite`"
+)
+app.add_typer(audit_app, name="audit")
 err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
@@ -132,6 +136,36 @@ def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")])
 
     for name in names:
         fetch_with_progress(name)
+
+
+Url = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
+
+
+@audit_app.command("verify")
+def audit_verify(store: Url) -> None:
+    """Walk the chain of decisions and name the first row that was tampered with.
+
+    Example: `tamis audit verify --store postgresql://tamis@localhost/tamis`
+    """
+    from tamis.decisions import verify
+    from tamis.show import show_verified
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        show_verified(verify(opened))
+
+
+@audit_app.command("forget")
+def audit_forget(name: Annotated[str, typer.Argument(metavar="ID")], store: Url) -> None:
+    """Remove what is kept of a text, by a decision's id or the text's content hash; the chain stays whole.
+
+    Example: `tamis audit forget 4f2a9c0e1b7d3856 --store runs/demo/store.sqlite`
+    """
+    from tamis.decisions import forget
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        Console().print(f"{forget(opened, name)} decisions have forgotten their text")
 
 
 @app.command()

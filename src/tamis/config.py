@@ -372,6 +372,71 @@ class ExportConfig(Section):
         return self
 
 
+class CostsConfig(Section):
+    """What mistakes and reviewing cost, in any one currency; only their ratios matter."""
+
+    miss: float = Field(20.0, gt=0, description="A harmful text that is passed.")
+    false_block: float = Field(10.0, gt=0, description="A harmless text that is blocked.")
+    minute: float = Field(1.0, gt=0, description="A reviewer's minute.")
+    minutes: float = Field(0.5, gt=0, description="Minutes a review takes.")
+
+
+class TargetConfig(Section):
+    """What is promised; where labels do not allow it, the run stops and says how many would."""
+
+    recall: float | None = Field(
+        None, gt=0, lt=1, description="Least share of each category's texts that is reviewed or blocked."
+    )
+    false_positive_rate: float | None = Field(
+        None, gt=0, lt=1, description="Largest share of harmless texts that is blocked."
+    )
+
+
+class ThresholdsConfig(Section):
+    """Who decides at which probability a text is reviewed or blocked; chosen on the calibration split."""
+
+    method: Literal["policy", "costs", "target", "capacity"] = Field(
+        "policy",
+        description="`policy`: its `actions`, on the risk. `costs`: the cheapest. `target`: promises that hold with"
+        " `confidence`. `capacity`: what a team can read.",
+    )
+    costs: CostsConfig = CostsConfig()
+    target: TargetConfig = TargetConfig()
+    capacity: float | None = Field(None, gt=0, lt=1, description="Largest share of traffic that is reviewed.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of each promise of `target` and `capacity`.")
+    prevalence: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of traffic that breaks the policy, for `costs` and `capacity`; that of the calibration split"
+        " without it.",
+    )
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Self:
+        if self.method == "target" and self.target.recall is None and self.target.false_positive_rate is None:
+            raise ValueError("method target promises nothing: set target.recall, target.false_positive_rate or both")
+        if self.method == "capacity" and self.capacity is None:
+            raise ValueError("method capacity needs `capacity`, the share of traffic that a team can read")
+        return self
+
+
+class CascadeConfig(Section):
+    """When more than the student is asked, and for how long."""
+
+    band: float = Field(
+        0.7,
+        ge=0,
+        description="The student is sure from this distance of a threshold on, in log-odds; 0.7 doubles them.",
+    )
+    per_minute: int | None = Field(None, ge=1, description="Requests to each tier a minute; null sets no limit.")
+    per_day: int | None = Field(None, ge=1, description="Requests to each tier a day; null sets no limit.")
+    failures: int = Field(5, ge=1, description="Failures in a row after which a tier is left alone.")
+    open_seconds: float = Field(30.0, gt=0, description="For this long; then one request tries it.")
+    deadline: float = Field(2.0, gt=0, description="Seconds a text may take; what is not decided then is reviewed.")
+    audit: float = Field(0.01, ge=0, le=1, description="Share of passed texts that a person looks at all the same.")
+
+
 class AssistantConfig(Section):
     """A student between teacher and student, which learns from the one before and teaches the next."""
 
@@ -400,6 +465,7 @@ class RunConfig(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
     report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()

@@ -45,7 +45,7 @@ def run(config: RunConfig, until: Stage = "export") -> Path:
         # The student learns from both; the best checkpoint on the validation split is kept.
         student = work.run("distill", plan.distil_inputs(config), steps.distil(splits, labelled), steps.load_student)
         # Student, teacher and baselines are measured against human labels that nothing was chosen on.
-        inputs = [config.evaluate.model_dump(), steps.lexicon]
+        inputs = [config.evaluate.model_dump(), config.thresholds.model_dump(), steps.lexicon]
         measured = work.run("evaluate", inputs, steps.evaluate(splits, labelled, student), steps.load_measured)
         # The figures are told in words, tables and charts.
         work.run("report", config.report.model_dump(), steps.report(splits, labelled, measured), steps.nothing)

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate.utils import LoggerType
 
-from tamis.config import ExportConfig, GateConfig, RunConfig, TeachingConfig
+from tamis.config import ExportConfig, GateConfig, RunConfig, TeachingConfig, ThresholdsConfig
 from tamis.data.sources import files, is_local
 from tamis.errors import ConfigError
 from tamis.judge.baselines import BASELINES, NAMES, TOLD
@@ -30,7 +30,7 @@ def chain(config: RunConfig) -> list[RunConfig]:
         own = {name: getattr(assistant, name) for name in ("student", "objective", "train")}
         alone = {"name": f"{config.name}, assistant {number}", "out": str(out), "gate": GateConfig(), "assistants": ()}
         # It is served to nobody, and by torch alone it shows the hidden states that the next one may learn from.
-        alone["export"] = ExportConfig()
+        alone |= {"export": ExportConfig(), "thresholds": ThresholdsConfig()}
         runs.append(config.model_copy(update={"teacher": teacher} | own | alone))
         kept = config.teacher.model_dump(include={"limit", "features", "live"})
         teacher = TeachingConfig(kind="bundle", model=str(out / "bundle"), label="unlabelled", self_check=0, **kept)

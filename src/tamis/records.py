@@ -140,13 +140,19 @@ NO_ANSWER = Scores({}, float("nan"), 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with one text, and on which grounds."""
+    """What is done with one text, and on which grounds.
+
+    `tiers` names who was asked in turn, `reasons` what called for the action, `latency_ms` how long it took.
+    """
 
     id: str
     action: Action
     category: str
     scores: Scores
     versions: Mapping[str, str]
+    tiers: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    latency_ms: float = 0.0
 
     @property
     def probabilities(self) -> Mapping[str, float]:

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
@@ -14,10 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tamis.config import RunConfig
+from tamis.errors import DataError
 from tamis.judge.result import Evaluation
 from tamis.judge.words import load_words
 from tamis.models import CATALOGUE, fetch
 from tamis.records import Decision
+
+if TYPE_CHECKING:
+    from tamis.decisions import Verified
 
 TRY = "日入上千，有手机就能做，私我带你"
 COLOURS = {"pass": "green", "review": "yellow", "block": "red"}
@@ -74,6 +79,22 @@ def show_decisions(texts: Sequence[str], decisions: Sequence[Decision], as_json:
         # Text, not markup: what is judged must not be able to format the table.
         table.add_row(action, decision.category, f"{decision.risk:.3f}", Text(text[:200]))
     Console().print(table)
+
+
+def show_verified(found: Verified) -> None:
+    """Say that the decision log holds, with what to write down; or where it does not.
+
+    Raises:
+        DataError: it does not.
+    """
+    if found.broken:
+        raise DataError(
+            f"the decision log does not hold, {found.rows} rows before do; {found.broken}:"
+            " keep this database as evidence and restore a backup"
+        )
+    Console(soft_wrap=True).print(
+        f"{found.rows} decisions hold, {found.forgotten} of them forgotten; head {found.head}"
+    )
 
 
 def fetch_with_progress(name: str) -> None:

@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tamis.calibration import Calibration
 from tamis.config import RunConfig, TeacherConfig
 from tamis.data import load_splits, prepare_splits
+from tamis.deciding import Thresholds
 from tamis.errors import ConfigError, DataError, GateError
 from tamis.judge.baselines import fit_baseline
-from tamis.judge.calibrate import apply_temperature, fit_temperature
 from tamis.judge.evaluate import evaluate
 from tamis.judge.lexicon import read_lexicon
 from tamis.judge.report import ReportContext, write_report
 from tamis.judge.result import Evaluation
 from tamis.judge.speed import measure_speed
+from tamis.judge.thresholds import fit, require_labels
 from tamis.learn.batches import Knowledge, States
 from tamis.learn.schedule import compares_states
 from tamis.learn.score import scorer_of
@@ -51,10 +53,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Measured:
-    """The evaluation on the test split and the temperature fitted on the calibration split."""
+    """The evaluation on the test split, and what was fitted on the calibration split."""
 
     evaluation: Evaluation
-    temperature: float
+    calibration: Calibration
+    thresholds: Thresholds
     history: list[dict[str, Any]]
 
 
@@ -77,6 +80,7 @@ class Stages:
 
     def label(self, splits: Splits) -> Callable[[Path], Labelled]:
         """Ask the teacher about training rows and about the gold it is judged by."""
+        require_labels(splits.calibration, self.policy, self.config.thresholds)
 
         def work(out: Path) -> Labelled:
             labelled = self._ask(splits) if self.config.teacher.kind != "none" else Labelled({}, None)
@@ -173,17 +177,17 @@ class Stages:
         def work(out: Path) -> Measured:
             served = merged(student)
             score = scorer_of(served)
-            calibration = score([example.text for example in splits.calibration.examples])
-            temperature = fit_temperature(calibration, splits.calibration, self.policy)
-            scorers = self._scorers(at_temperature(score, temperature, self.policy), splits, labelled)
+            calibration, thresholds = fit(score, splits.calibration, self.policy, self.config.thresholds)
+            scorers = self._scorers(calibration.over(score, self.policy), splits, labelled)
             result = evaluate(scorers, splits.test, self.policy, self.config.evaluate)
             speed = measure_speed(score, [row.text for row in splits.test.gold], self.config.evaluate.latency_rows)
             result = result.with_facts("student", speed, **student_facts(student, served))
             if labelled.signals:
                 result = result.with_facts("teacher", None, **teacher_facts(labelled))
             (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
-            (out / "temperature.json").write_text(json.dumps(temperature))
-            return self._measured(result, temperature)
+            (out / "calibration.json").write_text(json.dumps(asdict(calibration)))
+            (out / "thresholds.json").write_text(thresholds.model_dump_json(indent=1))
+            return self._measured(result, calibration, thresholds)
 
         return work
 
@@ -195,14 +199,16 @@ class Stages:
             scorers[name] = fit_baseline(name, splits.train, labelled.signals, self.policy, self.lexicon)
         return scorers
 
-    def _measured(self, evaluation: Evaluation, temperature: float) -> Measured:
+    def _measured(self, evaluation: Evaluation, calibration: Calibration, thresholds: Thresholds) -> Measured:
         history = json.loads((Path(self.config.out) / "distill" / "history.json").read_text())
-        return Measured(evaluation, temperature, history)
+        return Measured(evaluation, calibration, thresholds, history)
 
     def load_measured(self, out: Path) -> Measured:
         """What `evaluate` made."""
         evaluation = Evaluation.from_json(json.loads((out / "evaluation.json").read_text()))
-        return self._measured(evaluation, json.loads((out / "temperature.json").read_text()))
+        calibration = Calibration.from_json(json.loads((out / "calibration.json").read_text()))
+        thresholds = Thresholds.model_validate_json((out / "thresholds.json").read_text())
+        return self._measured(evaluation, calibration, thresholds)
 
     def report(self, splits: Splits, labelled: Labelled, measured: Measured) -> Callable[[Path], None]:
         """Write report.html, report.md and metrics.json."""
@@ -249,12 +255,20 @@ class Stages:
         rows = [example.id for example in splits.train.gold]
 
         def write(backend: Name, quantize: Quantize, folder: Path) -> Path:
-            served: dict[str, Any] = {"backend": backend, "quantize": quantize, "temperature": measured.temperature}
-            spec = BundleSpec.of(student.network.pooling, student.encoder, self.policy, facts=student.facts, **served)
+            fitted = measured.calibration, measured.thresholds
+            spec = BundleSpec.of(
+                student.network.pooling,
+                student.encoder,
+                self.policy,
+                *fitted,
+                facts=student.facts,
+                backend=backend,
+                quantize=quantize,
+            )
             return write_bundle(parts, student.encoder, self.policy, spec, rows, folder)
 
         def work(out: Path) -> None:
-            trained = at_temperature(scorer_of(student), measured.temperature, self.policy)
+            trained = measured.calibration.over(scorer_of(student), self.policy)
             examples = splits.calibration.examples or splits.validation.examples
             tried = candidates(self.config.export.backend, self.config.export.quantize)
             parity = export_bundle(write, tried, trained, examples, out)
@@ -274,11 +288,6 @@ def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scor
         return [policy.scores(s.probabilities) if s and s.outcome == "ok" else NO_ANSWER for s in found]
 
     return score
-
-
-def at_temperature(scorer: Scorer, temperature: float, policy: Policy) -> Scorer:
-    """A scorer whose probabilities are softened."""
-    return lambda texts: apply_temperature(scorer(texts), temperature, policy)
 
 
 def student_facts(student: Student, served: Student) -> dict[str, float | str]:

@@ -1,5 +1,7 @@
 """The teacher's signals in a database, each committed as it arrives: SQLite by default, PostgreSQL by URL.
 
+Other tables of the same database have modules of their own (`decisions.py`) and use its transactions.
+
 Rows are matched by (teacher, label space, example id, repeat), never by position, and every row read is checked to
 hold what its key says.
 """
@@ -7,7 +9,7 @@ hold what its key says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,17 +73,20 @@ class Store:
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
 
     @classmethod
-    def open(cls, url: str | Path, busy_seconds: float = BUSY_SECONDS) -> Self:
+    def open(cls, url: str | Path, busy_seconds: float = BUSY_SECONDS, create: bool = True) -> Self:
         """Open a database and bring its schema up to date.
 
         Args:
             url: a SQLAlchemy URL, or the path of a SQLite file; its folder is created.
             busy_seconds: how long a SQLite write waits for another process.
+            create: make a SQLite file that is not there, instead of refusing it.
 
         Raises:
             ConfigError: it cannot be opened, is locked or unwritable, or was written by a newer tamis.
         """
         where = _url(url)
+        if not create and _file(where) and not Path(_file(where)).is_file():
+            raise ConfigError(f"there is no store {_file(where)}: give the URL or the file of one")
         with _sentences(where):
             _make_folder(where)
             engine = _engine(where, busy_seconds)
@@ -95,9 +100,8 @@ class Store:
     @property
     def folder(self) -> Path | None:
         """Folder of a SQLite file, where large things beside it may stand; None for a server or memory."""
-        url = self._engine.url
-        on_disk = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-        return Path(str(url.database)).parent if on_disk else None
+        file = _file(self._engine.url)
+        return Path(file).parent if file else None
 
     def add(self, signal: TeacherSignal, repeat: int = 0) -> None:
         """Commit one signal. A key that is there keeps its answer; only a `failed` one is replaced.
@@ -118,7 +122,7 @@ class Store:
         key = [column.name for column in signals_table.primary_key]
         insert = self._insert(signals_table).values(row)
         new = {name: insert.excluded[name] for name in row if name not in key}
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=key, set_=new, where=signals_table.c.outcome == "failed")
             )
@@ -134,19 +138,19 @@ class Store:
         query = select(columns.example_id, columns.body).where(
             columns.teacher == teacher, columns.label_space == label_space, columns.repeat == repeat
         )
-        with self._begin() as connection:
+        with self.begin() as connection:
             rows = connection.execute(query).all()
         return {row.example_id: _signal(row.body, row.example_id, teacher, label_space) for row in rows}
 
     def note(self, key: str) -> Any | None:
         """The JSON value noted under `key`; None when there is none."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             return connection.execute(select(notes_table.c.value).where(notes_table.c.key == key)).scalar()
 
     def set_note(self, key: str, value: Any) -> None:
         """Note a JSON value under `key`, in place of an earlier one."""
         insert = self._insert(notes_table).values(key=key, value=value)
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(
                 insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
             )
@@ -164,9 +168,33 @@ class Store:
         self.close()
 
     @contextmanager
-    def _begin(self) -> Iterator[Connection]:
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that is committed at its end.
+
+        Raises:
+            ConfigError: the database cannot be used.
+        """
         with _sentences(self._engine.url), self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def exclusive(self, lock: int) -> Iterator[Connection]:
+        """A transaction that no other process is in at the same time, on disk when it ends.
+
+        Args:
+            lock: a number; PostgreSQL keeps apart those of one number, SQLite all.
+
+        Raises:
+            ConfigError: the database cannot be used, or another process holds it for too long.
+        """
+        with _sentences(self._engine.url), _exclusive(self._engine, lock) as connection:
+            yield connection
+
+    def wipe(self) -> None:
+        """Take out of the write-ahead log of SQLite what was deleted; its pages are overwritten as they are freed."""
+        if self._engine.dialect.name == "sqlite":
+            with _sentences(self._engine.url), closing(self._engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _body(signal: TeacherSignal) -> dict[str, Any]:
@@ -206,8 +234,14 @@ def _url(url: str | Path) -> URL:
 
 
 def _make_folder(url: URL) -> None:
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    if _file(url):
+        Path(_file(url)).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _file(url: URL) -> str:
+    """The file of a SQLite database; the empty string for a server or memory."""
+    on_disk = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return str(url.database) if on_disk else ""
 
 
 def _engine(url: URL, busy_seconds: float) -> Engine:
@@ -221,13 +255,14 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
         # The driver must not begin transactions itself, or DDL of a migration could not be rolled back.
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # Two processes that open a new database at once must not both migrate it.
-        immediate = connection.get_execution_options().get("tamis_migrates")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        exclusive = connection.get_execution_options().get("tamis_exclusive")
+        # What is exclusive must outlive a power cut; a teacher's answer may be asked for again.
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if exclusive else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if exclusive else "BEGIN")
 
     return engine
 
@@ -246,11 +281,18 @@ def _migrate(engine: Engine) -> None:
             f"the store's schema is {current} and this tamis knows up to {head}: a newer tamis wrote it;"
             " upgrade tamis or name another store"
         )
-    with engine.connect().execution_options(tamis_migrates=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    # Two processes that open a new database at once must not both migrate it.
+    with _exclusive(engine, _MIGRATION_LOCK) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@contextmanager
+def _exclusive(engine: Engine, lock: int) -> Iterator[Connection]:
+    with engine.connect().execution_options(tamis_exclusive=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+        yield connection
 
 
 @contextmanager

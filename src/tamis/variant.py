@@ -12,14 +12,14 @@ from typing import Any
 from tamis.config import RunConfig
 from tamis.errors import TamisError
 from tamis.jobs import PREFIX, end_with_parent
-from tamis.judge.calibrate import fit_temperature
+from tamis.judge.calibrate import fit_calibration
 from tamis.learn.score import quality_of, scorer_of
 from tamis.learn.student import Student, merged
 from tamis.plan import distil_inputs, policy_of
 from tamis.policy import Policy
 from tamis.recipe import parse_config, read_tree
 from tamis.records import Scores, Splits
-from tamis.stages import Labelled, Stages, at_temperature, student_facts
+from tamis.stages import Labelled, Stages, student_facts
 from tamis.workspace import Workspace, fingerprint, finished
 
 RECIPE = "recipe.json"
@@ -70,8 +70,8 @@ def _ask(student: Student, splits: Splits, out: Path) -> None:
     served = merged(student)
     score = scorer_of(served)
     calibration = score([example.text for example in splits.calibration.examples])
-    temperature = fit_temperature(calibration, splits.calibration, student.policy)
-    told = at_temperature(score, temperature, student.policy)([example.text for example in splits.test.gold])
+    fitted = fit_calibration(calibration, splits.calibration, student.policy)
+    told = fitted.over(score, student.policy)([example.text for example in splits.test.gold])
     rows = [[one.probabilities[name] for name in student.policy.ids] for one in told]
     quality = quality_of(student, splits.validation, floor=0.0)
     chosen = quality.score if quality.macro_f1 is None else quality.macro_f1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tamis.config import DataConfig
 from tamis.data import Prepared, Rejected, Row, prepare
 from tamis.data.near import MISSED, PERMUTATIONS, banding, fold, jaccard, near_duplicates, shingles
-from tamis.data.prepare import clean, language
+from tamis.data.prepare import clean
+from tamis.languages import language
 from tamis.records import content_id
 
 Data = Callable[..., DataConfig]

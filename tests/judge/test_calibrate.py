@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
+from tamis.calibration import Calibration, Floats, log_odds, scale, sigmoid
 from tamis.errors import TamisError
-from tamis.judge.calibrate import apply_temperature, best_temperature, fit_temperature, scale
+from tamis.judge.calibrate import ROWS, Bools, best_temperature, choose_method, fit_calibration
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, CalibrationSplit, Example, Scores, TestSplit
 
@@ -23,7 +27,9 @@ def drawn(policy: Policy, temperature: float, rows: int = 4000) -> tuple[list[Sc
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_recovers_a_known_temperature(small_policy: Policy, temperature: float) -> None:
     scores, split = drawn(small_policy, temperature)
-    assert fit_temperature(scores, split, small_policy) == pytest.approx(temperature, rel=0.06)
+    fitted = fit_calibration(scores, split, small_policy)
+    assert fitted.method == "temperature"
+    assert fitted.temperature == pytest.approx(temperature, rel=0.06)
 
 
 def test_recovers_a_known_temperature_of_several_labels() -> None:
@@ -48,29 +54,30 @@ def test_certain_answers_stay_finite() -> None:
 
 def test_refuses_a_test_split(small_policy: Policy, examples: tuple[Example, ...]) -> None:
     with pytest.raises(TamisError, match="CalibrationSplit, got a TestSplit"):
-        fit_temperature([NO_ANSWER] * len(examples), TestSplit(examples), small_policy)  # type: ignore[arg-type]
+        fit_calibration([NO_ANSWER] * len(examples), TestSplit(examples), small_policy)  # type: ignore[arg-type]
 
 
 def test_refuses_another_number_of_scores(small_policy: Policy, examples: tuple[Example, ...]) -> None:
     with pytest.raises(TamisError, match="score for each of its"):
-        fit_temperature([], CalibrationSplit(examples), small_policy)
+        fit_calibration([], CalibrationSplit(examples), small_policy)
 
 
 def test_few_rows_leave_1_with_a_note(small_policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
     scores, split = drawn(small_policy, 3.0, rows=19)
-    assert fit_temperature(scores, split, small_policy) == 1.0
+    assert fit_calibration(scores, split, small_policy) == Calibration()
     assert "19 calibration rows" in caplog.text
 
 
 def test_rows_without_an_answer_are_left_out(small_policy: Policy) -> None:
     scores, split = drawn(small_policy, 2.0)
     longer = CalibrationSplit((*split.examples, *split.examples[:500]))
-    assert fit_temperature([*scores, *[NO_ANSWER] * 500], longer, small_policy) == pytest.approx(2.0, rel=0.06)
+    fitted = fit_calibration([*scores, *[NO_ANSWER] * 500], longer, small_policy)
+    assert fitted.temperature == pytest.approx(2.0, rel=0.06)
 
 
 def test_applying_keeps_answers_and_silence(small_policy: Policy) -> None:
     score = small_policy.scores({"normal": 0.64, "gambling": 0.36}, ("bonus",))
-    softer, silent = apply_temperature([score, NO_ANSWER], 2.0, small_policy)
+    softer, silent = Calibration(temperature=2.0).apply([score, NO_ANSWER], small_policy)
     assert softer.probabilities == pytest.approx({"normal": 0.8 / 1.4, "gambling": 0.6 / 1.4})
     assert softer.risk == pytest.approx(0.6 / 1.4)
     assert softer.evidence == ("bonus",)
@@ -88,4 +95,47 @@ def test_a_temperature_is_fitted_on_known_categories_alone(small_policy: Policy)
         Example(str(i), str(i), "en", "made", labels=("gambling",) if one else (), unknown=("normal", "fraud"))
         for i, one in enumerate(holds[:, 0])
     ]
-    assert fit_temperature(scores, CalibrationSplit(tuple(rows)), policy) == pytest.approx(2.0, rel=0.06)
+    assert fit_calibration(scores, CalibrationSplit(tuple(rows)), policy).temperature == pytest.approx(2.0, rel=0.06)
+
+
+def bent(rows: int, shape: str) -> tuple[Floats, Bools]:
+    """Two categories; what is told is a line in log-odds (Platt's case), or stairs, away from the truth."""
+    generator = np.random.default_rng(3)
+    told = generator.uniform(0.02, 0.98, size=rows)
+    meant = sigmoid(0.8 * log_odds(told) + 1.5) if shape == "line" else np.where(told < 0.6, 0.1, 0.55)
+    truth = generator.random(rows) < meant
+    return np.stack([1 - told, told], 1), np.stack([~truth, truth], 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "method"),
+    [(50, "line", "temperature"), (600, "line", "platt"), (600, "stairs", "platt"), (3000, "stairs", "isotonic")],
+)
+def test_the_method_follows_rows_and_shape(rows: int, shape: str, method: str) -> None:
+    told, truth = bent(rows, shape)
+    rarest = truth.sum(0).min()
+    assert [name for name, needed in ROWS.items() if rarest >= needed][-1] == method
+    assert choose_method(told, truth, ("a", "b"), multi_label=True) == method
+
+
+@pytest.mark.parametrize("shape", ["line", "stairs"])
+def test_a_bent_category_is_straightened(small_policy: Policy, shape: str) -> None:
+    policy = small_policy.only(["normal", "fraud"])
+    told, truth = bent(4000, shape)
+    examples = tuple(Example(str(i), "", "zh", "made", label=policy.ids[int(yes)]) for i, yes in enumerate(truth[:, 1]))
+    scores = [policy.scores({"normal": float(a), "fraud": float(b)}) for a, b in told]
+    fitted = fit_calibration(scores, CalibrationSplit(examples), policy)
+    assert fitted.method == {"line": "platt", "stairs": "isotonic"}[shape]
+    meant = np.array([score.probabilities["fraud"] for score in fitted.apply(scores, policy)])
+    for low, high in ((0, 0.3), (0.3, 0.6), (0.6, 1)):
+        part = (told[:, 1] >= low) & (told[:, 1] < high)
+        assert meant[part].mean() == pytest.approx(truth[part, 1].mean(), abs=0.05)
+    assert Calibration.from_json(json.loads(json.dumps(asdict(fitted)))) == fitted
+
+
+def test_a_line_by_hand() -> None:
+    # Log-odds of 0.5 are 0; the line gives 1 there, and sigmoid(1) is 0.7311.
+    curve = ((-30.0, 30.0), (-29.0, 31.0))
+    found = Calibration("platt", curves={"a": curve}).meant(np.array([[0.5], [0.0], [1.0]]), ["a"], multi_label=True)
+    assert found[0, 0] == pytest.approx(0.7310586)
+    assert np.isfinite(found).all()

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 import tamis
+from tamis.calibration import Calibration
 from tamis.config import StudentConfig
+from tamis.deciding import ANY, Thresholds
 from tamis.errors import BundleError
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, merged
-from tamis.policy import Policy, load_policy
-from tamis.records import content_id
+from tamis.policy import Actions, Policy, load_policy
+from tamis.records import Example, content_id
 from tamis.ship.backends import Parts, TorchBackend
 from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
+from tamis.ship.parity import ALL, compare
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "", "日入上千私我" * 60, "a\0b\ud800"]
 
@@ -47,6 +50,24 @@ def test_a_loaded_bundle_decides_as_the_student(bundle: Path, student: Student) 
         assert sum(decision.probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert decision.risk == pytest.approx(scores.risk, abs=0.02)
         assert decision.action in {"pass", "review", "block"}
+
+
+def test_it_decides_by_its_own_calibration_and_thresholds(student: Student, tmp_path: Path) -> None:
+    served, policy = merged(student), student.policy
+    # Log-odds of every category raised by 1, and thresholds that block Chinese texts and pass all others.
+    curves = {name: ((-30.0, 30.0), (-29.0, 31.0)) for name in policy.ids}
+    cells = {"zh": Actions(review=0, block=0), ANY: Actions(review=1, block=1)}
+    thresholds = Thresholds(method="costs", by_category={"fraud": cells})
+    pooling, parts = served.network.pooling, Parts(lambda _whole: served.network)
+    spec = BundleSpec.of(pooling, student.encoder, policy, Calibration("platt", curves=curves), thresholds)
+    loaded = load_bundle(write_bundle(parts, student.encoder, policy, spec, [], tmp_path / "bundle"))
+    assert [decision.action for decision in loaded(TEXTS[:3])] == ["block", "block", "pass"]
+    assert loaded(TEXTS[:1])[0].reasons == ("fraud calls for block",)
+    expected = Calibration("platt", curves=curves).over(scorer_of(student), policy)(TEXTS)
+    for scores, wanted in zip(loaded.score(TEXTS), expected, strict=True):
+        assert scores.risk == pytest.approx(wanted.risk, abs=0.02)
+    examples = [Example(str(i), text, "zh", "made") for i, text in enumerate(TEXTS)]
+    assert compare(expected, loaded.score(TEXTS), examples, loaded)[ALL].clear_flips == 0
 
 
 def test_it_knows_what_it_was_trained_on(bundle: Path) -> None:

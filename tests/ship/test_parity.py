@@ -7,6 +7,7 @@ import pytest
 from tamis.errors import BundleError
 from tamis.policy import Policy
 from tamis.records import Example, Scores
+from tamis.ship.bundle import BundleSpec, Moderator
 from tamis.ship.parity import ALL, Parity, compare, require_parity
 
 PAGE = Path("parity.json")
@@ -22,7 +23,14 @@ def say(small_policy: Policy) -> object:
     return lambda *shares: small_policy.scores(dict(zip(("normal", "gambling", "fraud"), shares, strict=True)))
 
 
-def test_flips_by_hand(say: object, small_policy: Policy) -> None:
+@pytest.fixture
+def judge(small_policy: Policy) -> Moderator:
+    """A bundle that only decides."""
+    spec = BundleSpec("{text}", "", 8, "mean", small_policy.label_space)
+    return Moderator(None, None, small_policy, spec, "made")  # type: ignore[arg-type]
+
+
+def test_flips_by_hand(say: object, judge: Moderator) -> None:
     # Review is at a risk of 0.5 and block at 0.9.
     pairs: list[tuple[Scores, Scores]] = [
         (say(0.9, 0.05, 0.05), say(0.85, 0.1, 0.05)),  # the same decision
@@ -30,7 +38,7 @@ def test_flips_by_hand(say: object, small_policy: Policy) -> None:
         (say(0.02, 0.97, 0.01), say(0.2, 0.79, 0.01)),  # the same category, block becomes review
         (say(0.08, 0.91, 0.01), say(0.12, 0.87, 0.01)),  # so too, but 0.92 was nearly 0.9
     ]
-    table = compare([a for a, _ in pairs], [b for _, b in pairs], rows("zzee"), small_policy)
+    table = compare([a for a, _ in pairs], [b for _, b in pairs], rows("zzee"), judge)
     assert table[ALL] == Parity(4, 3, 2, pytest.approx(0.5))
     assert table["language zh"] == Parity(2, 1, 1, pytest.approx(0.5))
     assert table["language en"] == Parity(2, 2, 1, pytest.approx(0.18))
@@ -39,22 +47,22 @@ def test_flips_by_hand(say: object, small_policy: Policy) -> None:
     assert set(table) == {ALL, "language zh", "language en", "class normal", "class gambling"}
 
 
-def test_pitfall_17_one_language_that_is_ruined_is_enough(say: object, small_policy: Policy) -> None:
+def test_pitfall_17_one_language_that_is_ruined_is_enough(say: object, judge: Moderator) -> None:
     wanted = [say(0.9, 0.05, 0.05)] * 400
     got = [say(0.9, 0.05, 0.05)] * 398 + [say(0.05, 0.9, 0.05)] * 2
-    table = compare(wanted, got, rows("z" * 390 + "e" * 10), small_policy)
+    table = compare(wanted, got, rows("z" * 390 + "e" * 10), judge)
     assert table[ALL].holds
     with pytest.raises(BundleError, match=r"the onnx int8 bundle decides 2 of 10 texts \(language en\) otherwise"):
         require_parity(table, "onnx int8", PAGE)
 
 
-def test_a_near_tie_may_flip_a_clear_decision_may_not(say: object, small_policy: Policy) -> None:
+def test_a_near_tie_may_flip_a_clear_decision_may_not(say: object, judge: Moderator) -> None:
     near, clear, other = say(0.02, 0.5, 0.48), say(0.01, 0.69, 0.3), say(0.02, 0.48, 0.5)
-    table = compare([near] * 9, [other] * 9, rows("z" * 9), small_policy)
+    table = compare([near] * 9, [other] * 9, rows("z" * 9), judge)
     assert (table[ALL].flips, table[ALL].clear_flips) == (9, 0)
     require_parity(table, "torch", PAGE)
     with pytest.raises(BundleError, match=r"not exported, see parity\.json"):
-        require_parity(compare([clear] * 9, [other] * 9, rows("z" * 9), small_policy), "torch", PAGE)
+        require_parity(compare([clear] * 9, [other] * 9, rows("z" * 9), judge), "torch", PAGE)
 
 
 @pytest.mark.parametrize(("texts", "clear", "holds"), [(5, 1, True), (5, 2, False), (300, 3, True), (300, 4, False)])

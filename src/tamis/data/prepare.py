@@ -13,16 +13,11 @@ from tamis.config import DataConfig, SplitName
 from tamis.data.near import near_duplicates
 from tamis.data.rows import Advance, Rejected, Row, ignore
 from tamis.data.sources import named
+from tamis.languages import language
 from tamis.records import Example, content_id
 
 LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
 UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
-HANZI = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
-KANA = re.compile("[\u3040-\u30ff]")
-LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
-LETTER = re.compile(r"[^\W\d_]")
-WORD_LETTERS = 4
-"""Latin letters that weigh as much as one Chinese character."""
 PRIORITY: dict[SplitName | None, int] = {"test": 0, "calibration": 1, "validation": 2, "train": 3, None: 3}
 """Whose copy of a text is kept: what measures before what selects, what selects before what teaches."""
 
@@ -45,17 +40,6 @@ class Prepared:
 def clean(text: str) -> str:
     """The text as written, without what no reader sees and no encoder takes; doing it twice changes nothing."""
     return UNWANTED.sub("", LINE_ENDS.sub("\n", text)).strip()
-
-
-def language(text: str) -> str:
-    """`zh` where Chinese characters dominate, `en` where Latin letters do, `other` else; by script alone."""
-    hanzi, kana, latin = (len(script.findall(text)) for script in (HANZI, KANA, LATIN))
-    others = len(LETTER.findall(text)) - hanzi - kana - latin if not text.isascii() else 0
-    if kana * WORD_LETTERS > hanzi or others > hanzi + latin / WORD_LETTERS:
-        return "other"
-    if hanzi and hanzi * WORD_LETTERS >= latin:
-        return "zh"
-    return "en" if latin else "other"
 
 
 def prepare(rows: Iterable[Row | Rejected], config: DataConfig, advance: Advance = ignore) -> Prepared:

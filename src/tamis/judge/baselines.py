@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.calibration import scale
 from tamis.errors import DataError
-from tamis.judge.calibrate import best_temperature, scale
+from tamis.judge.calibrate import best_temperature
 from tamis.judge.lexicon import Lexicon, lexicon_scorer, mined
 from tamis.policy import Policy
 from tamis.records import Example, Scorer, Scores, TeacherSignal, TrainSplit

@@ -1,29 +1,47 @@
-"""Temperature: one number that makes a model's probabilities mean what they say, without changing any answer."""
+"""Calibration: what makes a model's probabilities mean what they say, chosen by how many human verdicts there are.
+
+A temperature changes no answer and needs few rows; Platt's line and isotonic regression bend each category by itself
+and need many. They are taken only where cross-validation on the calibration split says that they are better.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.errors import DataError
+from tamis.calibration import (
+    TINY,
+    Calibration,
+    CalibrationMethod,
+    Curve,
+    Floats,
+    categories_of,
+    judged_rows,
+    log_odds,
+    scale,
+)
 from tamis.policy import Policy
-from tamis.records import CalibrationSplit, Scores
+from tamis.records import CalibrationSplit, Example, Scores
 
 log = logging.getLogger(__name__)
 
+Bools = NDArray[np.bool_]
+Fit = Callable[[Floats, Bools, Sequence[str], bool], Calibration]
 FEWEST = 20
+FOLDS = 5
 RANGE = (0.1, 10.0)
-TINY = 1e-12
+END = float(log_odds(np.array(1.0)))
 
 
-def fit_temperature(scores: Sequence[Scores], split: CalibrationSplit, policy: Policy) -> float:
-    """Temperature T that minimises the negative log-likelihood of the human verdicts under p^(1/T), renormalised.
+def fit_calibration(scores: Sequence[Scores], split: CalibrationSplit, policy: Policy) -> Calibration:
+    """The calibration that a split's human verdicts support.
 
-    For probabilities of a softmax this is the temperature scaling of Guo et al. (2017); multi-label policies scale
-    each category's log-odds.
+    A method is a candidate where each category has its `ROWS` rows with the verdict and as many without. The
+    temperature stands unless another's log-loss in 5-fold cross-validation is lower by more than one standard error
+    of the paired difference (the one-standard-error rule of Breiman et al., 1984).
 
     Args:
         scores: of every example of `split`, in its order.
@@ -31,57 +49,113 @@ def fit_temperature(scores: Sequence[Scores], split: CalibrationSplit, policy: P
         policy: the categories.
 
     Returns:
-        T in [0.1, 10]; 1 when fewer than 20 rows can tell.
+        The calibration; the temperature is 1 when fewer than 20 rows can tell.
 
     Raises:
         DataError: a split of another type, or another number of scores than rows.
     """
-    if not isinstance(split, CalibrationSplit):
-        raise DataError(f"a temperature is fitted on a CalibrationSplit, got a {type(split).__name__}: pass that split")
-    if len(scores) != len(split):
-        raise DataError(f"calibration needs a score for each of its {len(split)} rows, got {len(scores)}")
-    verdicts = [policy.verdicts(example) for example in split.examples]
-    rows = [(s, judged) for s, judged in zip(scores, verdicts, strict=True) if s.probabilities and judged]
+    rows = judged_rows(scores, split)
     if len(rows) < FEWEST:
-        log.warning("temperature stays 1: %d calibration rows have a label, %d are needed", len(rows), FEWEST)
-        return 1.0
-    probability = np.array([[s.probabilities.get(name, 0.0) for name in policy.ids] for s, _ in rows])
-    truth = np.array([[judged.get(name, False) for name in policy.ids] for _, judged in rows])
-    if policy.kind != "multi_label":
-        return best_temperature(probability, truth, multi_label=False)
-    known = np.array([[name in judged for name in policy.ids] for _, judged in rows])
-    return best_temperature(probability[known], truth[known], multi_label=True)
+        log.warning("temperature stays 1: %d calibration rows have a verdict, %d are needed", len(rows), FEWEST)
+        return Calibration()
+    told, truth = as_arrays(rows, policy)
+    multi_label = policy.kind == "multi_label"
+    known = np.array([[name in policy.verdicts(example) for name in policy.ids] for _, example in rows])
+    if multi_label and not known.all():
+        # A curve a category wants each row judged for it; one temperature can rest on what is known.
+        return Calibration("temperature", best_temperature(told[known], truth[known], multi_label=True))
+    method = choose_method(told, truth, policy.ids, multi_label=multi_label)
+    return FITS[method](told, truth, policy.ids, multi_label)
 
 
-def best_temperature(probability: NDArray[np.float64], truth: NDArray[np.bool_], *, multi_label: bool) -> float:
-    """The T in [0.1, 10] of the least negative log-likelihood; both arrays are (rows, categories), or (claims,)."""
+def as_arrays(rows: Sequence[tuple[Scores, Example]], policy: Policy) -> tuple[Floats, Bools]:
+    """Probabilities and verdicts of judged rows, both (rows, categories)."""
+    told = np.array([[s.probabilities.get(name, 0.0) for name in policy.ids] for s, _ in rows])
+    truth = np.array([[name in categories_of(e, policy) for name in policy.ids] for _, e in rows])
+    return told.reshape(-1, len(policy.ids)), truth.reshape(-1, len(policy.ids))
+
+
+def choose_method(told: Floats, truth: Bools, names: Sequence[str], *, multi_label: bool) -> CalibrationMethod:
+    """The method of the least cross-validated log-loss among those that have rows enough; see `fit_calibration`."""
+    rarest = int(min(truth.sum(0).min(), (~truth).sum(0).min()))
+    best: CalibrationMethod = "temperature"
+    losses = None
+    for method in (name for name in FITS if ROWS[name] and rarest >= ROWS[name]):
+        losses = _losses(best, told, truth, names, multi_label) if losses is None else losses
+        others = _losses(method, told, truth, names, multi_label)
+        gain = losses - others
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            best, losses = method, others
+    return best
+
+
+def _losses(method: CalibrationMethod, told: Floats, truth: Bools, names: Sequence[str], multi_label: bool) -> Floats:
+    """Log-loss of each row by a calibration fitted on the other folds."""
+    fold = np.random.default_rng(0).permutation(len(told)) % FOLDS
+    losses = np.empty(len(told))
+    for number in range(FOLDS):
+        held = fold == number
+        fitted = FITS[method](told[~held], truth[~held], names, multi_label)
+        losses[held] = log_losses(fitted.meant(told[held], names, multi_label=multi_label), truth[held], multi_label)
+    return losses
+
+
+def log_losses(probability: Floats, truth: Bools, multi_label: bool) -> Floats:
+    """Negative log-likelihood of each row, with several labels the mean over categories; arrays (rows, categories)."""
+    likelihood = np.where(truth, probability, 1 - probability) if multi_label else probability[truth][:, None]
+    return -np.log(np.clip(likelihood, TINY, 1)).mean(-1)
+
+
+def best_temperature(probability: Floats, truth: Bools, *, multi_label: bool) -> float:
+    """The T in [0.1, 10] of the least negative log-likelihood; both arrays are (rows, categories), or (claims,).
+
+    For probabilities of a softmax, p^(1/T) renormalised is the temperature scaling of Guo et al. (2017); multi-label
+    policies scale each category's log-odds.
+    """
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
         scaled = scale(probability, float(np.exp(log_temperature)), multi_label=multi_label)
-        likelihood = np.where(truth, scaled, 1 - scaled) if multi_label else scaled[truth]
-        return float(-np.log(np.clip(likelihood, TINY, 1)).mean())
+        return float(log_losses(scaled, truth, multi_label).mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(RANGE)), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
 
 
-def scale(probability: NDArray[np.float64], temperature: float, *, multi_label: bool) -> NDArray[np.float64]:
-    """p^(1/T) renormalised over the last axis, or sigmoid(logit(p) / T) for multi-label."""
-    clipped = np.clip(probability, TINY, 1 - TINY if multi_label else None)
-    powered = np.exp(np.log(clipped) / temperature)
-    if multi_label:
-        return powered / (powered + np.exp(np.log1p(-clipped) / temperature))
-    return powered / powered.sum(-1, keepdims=True)
+def _temperature(told: Floats, truth: Bools, _names: Sequence[str], multi_label: bool) -> Calibration:
+    return Calibration("temperature", best_temperature(told, truth, multi_label=multi_label))
 
 
-def apply_temperature(scores: Sequence[Scores], temperature: float, policy: Policy) -> list[Scores]:
-    """The scores at a temperature; a missing answer stays missing."""
-    return [_scaled(score, temperature, policy) if score.probabilities else score for score in scores]
+def _platt(told: Floats, truth: Bools, names: Sequence[str], _multi_label: bool) -> Calibration:
+    odds = log_odds(told)
+    return Calibration("platt", curves={name: _line(odds[:, i], truth[:, i]) for i, name in enumerate(names)})
 
 
-def _scaled(score: Scores, temperature: float, policy: Policy) -> Scores:
-    names = list(score.probabilities)
-    probability = np.array([score.probabilities[name] for name in names])
-    scaled = scale(probability, temperature, multi_label=policy.kind == "multi_label")
-    return policy.scores(dict(zip(names, scaled.tolist(), strict=True)), score.evidence)
+def _isotonic(told: Floats, truth: Bools, names: Sequence[str], _multi_label: bool) -> Calibration:
+    odds = log_odds(told)
+    return Calibration("isotonic", curves={name: _stairs(odds[:, i], truth[:, i]) for i, name in enumerate(names)})
+
+
+def _line(odds: Floats, truth: Bools) -> Curve:
+    """A line in log-odds by logistic regression (Platt, 1999), one category against all others."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=100.0, max_iter=1000).fit(odds[:, None], truth)
+    ends = fitted.decision_function(np.array([[-END], [END]]))
+    return (-END, END), (float(ends[0]), float(ends[1]))
+
+
+def _stairs(odds: Floats, truth: Bools) -> Curve:
+    """Corners of an isotonic regression (Zadrozny and Elkan, 2002), never surer than 1 / (n + 2)."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(odds, truth)
+    least = 1 / (len(odds) + 2)
+    heights = log_odds(np.clip(fitted.y_thresholds_, least, 1 - least))
+    return tuple(map(float, fitted.X_thresholds_)), tuple(map(float, heights))
+
+
+FITS: dict[CalibrationMethod, Fit] = {"temperature": _temperature, "platt": _platt, "isotonic": _isotonic}
+
+ROWS: dict[CalibrationMethod, int] = {"temperature": 0, "platt": 50, "isotonic": 200}
+"""Rows with the verdict, and rows without it, that each category must have before a method is a candidate."""

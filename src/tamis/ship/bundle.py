@@ -1,8 +1,8 @@
 """The bundle: everything a student needs to judge texts, in one folder whose every file has its sum in the manifest.
 
 manifest.json       format, versions, sha256 and size of every other file
-bundle.json         template, window length, pooling, temperature, backend, where the student comes from
-policy.json         taxonomy and thresholds
+bundle.json         template, window length, pooling, calibration, thresholds, backend, where the student comes from
+policy.json         taxonomy, and the thresholds where bundle.json has none
 tokenizer.json      fast tokenizer
 model/              for torch: transformers folder with the merged weights (safetensors)
 head.safetensors    for torch: the head of categories or levels
@@ -24,17 +24,21 @@ import numpy as np
 import numpy.typing as npt
 
 import tamis
+from tamis.calibration import Calibration, Curve
+from tamis.deciding import ANY, Thresholds, decide
 from tamis.errors import BundleError
+from tamis.languages import language
 from tamis.policy import Policy, parse_policy
 from tamis.records import Decision, Scores, content_id
 from tamis.ship.backends import BACKENDS, Backend, Name, Parts, Quantize, TorchBackend, logits_of, open_backend
-from tamis.windows import Encoder, scores_of
+from tamis.windows import Array, Encoder, scores_of
 
 if TYPE_CHECKING:
     from tamis.network import Pooling
 
 FORMAT = 1
 FORBIDDEN = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".py", ".so"}
+AS_TOLD, BY_POLICY = Calibration(), Thresholds()
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,33 @@ class BundleSpec:
     pooling: Pooling
     label_space: str
     temperature: float = 1.0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
     backend: Name = "torch"
     quantize: Quantize = "none"
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pooling: Pooling, encoder: Encoder, policy: Policy, **more: Any) -> BundleSpec:
-        """What follows from the parts; `more` is the temperature, the facts, the backend and its precision."""
+    def of(
+        cls,
+        pooling: Pooling,
+        encoder: Encoder,
+        policy: Policy,
+        calibration: Calibration = AS_TOLD,
+        thresholds: Thresholds = BY_POLICY,
+        **more: Any,
+    ) -> BundleSpec:
+        """What follows from the parts; `more` is the facts, the backend and its precision."""
         return cls(
             template=encoder.template,
             template_hash=encoder.template_hash,
             max_tokens=encoder.max_tokens,
             pooling=pooling,
             label_space=policy.label_space,
+            temperature=calibration.temperature,
+            curves=dict(calibration.curves),
+            thresholds=thresholds.model_dump(),
             **more,
         )
 
@@ -74,11 +91,13 @@ class Moderator:
     def __init__(self, backend: Backend, encoder: Encoder, policy: Policy, spec: BundleSpec, version: str) -> None:
         self.backend, self.encoder, self.policy, self.spec = backend, encoder, policy, spec
         self.versions = {"policy": f"{policy.name} {policy.version}", "model": version, "tamis": tamis.__version__}
+        self.calibration = Calibration(curves=spec.curves)
+        self.thresholds = Thresholds.model_validate(spec.thresholds)
         self.trained_on: frozenset[str] = frozenset()
 
     def __call__(self, texts: Sequence[str]) -> list[Decision]:
         """Judge texts; each decision has `.probabilities`, `.category`, `.risk` and `.action`."""
-        return [self._decide(text, scores) for text, scores in zip(texts, self.score(texts), strict=True)]
+        return [self.decide(text, scores) for text, scores in zip(texts, self.score(texts), strict=True)]
 
     def score(self, texts: Sequence[str]) -> list[Scores]:
         """Calibrated scores of texts, as every scorer gives them."""
@@ -86,7 +105,7 @@ class Moderator:
             return []
         windows = self.encoder.encode(texts)
         logits = logits_of(self.backend, windows.ids)
-        return scores_of(logits, windows.owner, self.policy, self.spec.temperature)
+        return self._scores(logits, windows.owner)
 
     def scores_and_states(
         self, texts: Sequence[str], layers: Sequence[int]
@@ -107,11 +126,17 @@ class Moderator:
 
         windows = self.encoder.encode(texts)
         logits, states = outputs_of(self.backend.network, windows.ids, layers)
-        scores = scores_of(logits, windows.owner, self.policy, self.spec.temperature)
-        return scores, states[np.unique(windows.owner, return_index=True)[1]]
+        return self._scores(logits, windows.owner), states[np.unique(windows.owner, return_index=True)[1]]
 
-    def _decide(self, text: str, scores: Scores) -> Decision:
-        return Decision(content_id(text), self.policy.actions.of(scores.risk), scores.category, scores, self.versions)
+    def _scores(self, logits: Array, owner: Sequence[int]) -> list[Scores]:
+        told = scores_of(logits, owner, self.policy, self.spec.temperature)
+        return self.calibration.apply(told, self.policy) if self.spec.curves else told
+
+    def decide(self, text: str, scores: Scores) -> Decision:
+        """What is done with a text that has these scores."""
+        lang = language(text) if self.thresholds.need_language else ANY
+        action, reasons = decide(scores, lang, self.thresholds, self.policy)
+        return Decision(content_id(text), action, scores.category, scores, self.versions, ("student",), reasons)
 
 
 def write_bundle(

@@ -102,7 +102,7 @@ def _candidate(
     folder = write(backend, quantize, desk / name.replace(" ", "-"))
     moderator = load_bundle(folder)
     got = moderator.score([example.text for example in examples])
-    return Candidate(name, folder, moderator, compare(said, got, examples, moderator.policy))
+    return Candidate(name, folder, moderator, compare(said, got, examples, moderator))
 
 
 def _measured(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from tamis.deciding import ANY, limits
 from tamis.errors import BundleError
-from tamis.policy import Policy
 from tamis.records import Example, Scores
+
+if TYPE_CHECKING:
+    from tamis.ship.bundle import Moderator
 
 FLIPS_ALLOWED = 0.01
 NEAR_TIE = 0.05
@@ -35,21 +39,32 @@ class Parity:
 
 
 def compare(
-    wanted: Sequence[Scores], got: Sequence[Scores], examples: Sequence[Example], policy: Policy
+    wanted: Sequence[Scores], got: Sequence[Scores], examples: Sequence[Example], moderator: Moderator
 ) -> dict[str, Parity]:
     """Two models' scores of the same texts, by group: `all`, `language ...` and `class ...`, the student's category.
 
     Args:
-        wanted: of the trained student at the bundle's temperature.
+        wanted: of the trained student, calibrated as the bundle is.
         got: of the bundle.
         examples: of the calibration split, in the order of the scores.
-        policy: whose thresholds decide.
+        moderator: the bundle, whose thresholds decide.
     """
+    flips = [_flip(a, b, example, moderator) for a, b, example in zip(wanted, got, examples, strict=True)]
+    names = moderator.policy.ids
+    apart = [max(abs(a.probabilities[n] - b.probabilities[n]) for n in names) for a, b in zip(wanted, got, strict=True)]
     groups: dict[str, list[int]] = {ALL: list(range(len(wanted)))}
     for place, (scores, example) in enumerate(zip(wanted, examples, strict=True)):
         for name in (f"language {example.lang}", f"class {scores.category}"):
             groups.setdefault(name, []).append(place)
-    return {name: _parity([(wanted[i], got[i]) for i in places], policy) for name, places in groups.items()}
+    return {
+        name: Parity(
+            texts=len(places),
+            flips=sum(flips[i] is not None for i in places),
+            clear_flips=sum(flips[i] == "clear" for i in places),
+            largest_difference=max((apart[i] for i in places), default=0.0),
+        )
+        for name, places in groups.items()
+    }
 
 
 def require_parity(table: Mapping[str, Parity], bundle: str, page: Path) -> None:
@@ -71,15 +86,16 @@ def require_parity(table: Mapping[str, Parity], bundle: str, page: Path) -> None
             )
 
 
-def _parity(pairs: Sequence[tuple[Scores, Scores]], policy: Policy) -> Parity:
-    act = policy.actions.of
-    flipped = [a for a, b in pairs if a.category != b.category or act(a.risk) != act(b.risk)]
-    clear = sum(_margin(scores, policy) > NEAR_TIE for scores in flipped)
-    apart = (abs(a.probabilities[name] - b.probabilities[name]) for a, b in pairs for name in policy.ids)
-    return Parity(len(pairs), len(flipped), clear, max(apart, default=0.0))
+def _flip(wanted: Scores, got: Scores, example: Example, moderator: Moderator) -> Literal["near", "clear"] | None:
+    """Whether one text is decided otherwise, and whether the student was near to deciding so."""
+    one, other = (moderator.decide(example.text, scores) for scores in (wanted, got))
+    if (one.category, one.action) == (other.category, other.action):
+        return None
+    return "clear" if _margin(wanted, moderator) > NEAR_TIE else "near"
 
 
-def _margin(scores: Scores, policy: Policy) -> float:
+def _margin(scores: Scores, moderator: Moderator) -> float:
     """How far a decision is from another one: to the second category, or to a threshold, whichever is nearer."""
     first, second = sorted(scores.probabilities.values(), reverse=True)[:2]
-    return min(first - second, abs(scores.risk - policy.actions.review), abs(scores.risk - policy.actions.block))
+    held = limits(scores, ANY, moderator.thresholds, moderator.policy)
+    return min(first - second, *(abs(one.value - t) for one in held for t in (one.actions.review, one.actions.block)))
