@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from tamis.cli import app
+from tamis.decisions import DecisionLog
+from tamis.records import Decision, Scores, content_id
+from tamis.store import Store
 
 VERBS = ("run", "ingest", "label", "distill", "evaluate", "report", "export", "moderate", "doctor")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -124,6 +128,23 @@ def test_broken_weights_are_one_sentence(tamis: Run, recipe: Callable[..., str],
 
 def test_moderating_without_a_bundle_is_one_sentence(tamis: Run) -> None:
     assert "is no bundle" in one_sentence(tamis("moderate", "-b", "nowhere", "x"))
+
+
+def test_the_decision_log_is_verified_and_told_to_forget(tamis: Run, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.db") as store, DecisionLog(store) as log:
+        for name in ("a", "b"):
+            scores = Scores({"normal": 1.0}, 0.0, 0.0)
+            log.add(Decision(content_id(name), "pass", "normal", scores, {}), name, name).result(30)
+    assert "1 decisions have forgotten" in tamis("audit", "forget", content_id("a"), "--store", "s.db").stdout
+    assert re.search(
+        "2 decisions hold, 1 of them forgotten; head [0-9a-f]{64}", tamis("audit", "verify", "--store", "s.db").stdout
+    )
+    with Store.open(tmp_path / "s.db") as store, store.begin() as connection:
+        connection.execute(text("UPDATE decisions SET action = 'block' WHERE number = 2"))
+    said = one_sentence(tamis("audit", "verify", "--store", "s.db"))
+    assert re.search(r"does not hold, 1 rows before do; row 2 \(decision [0-9a-f]{32}\): its content is not", said)
+    assert "there is no store none.db" in one_sentence(tamis("audit", "verify", "--store", "none.db"))
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_a_full_disk_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:

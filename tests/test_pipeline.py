@@ -20,7 +20,8 @@ from tests.tiny import SAID
 import tamis
 from tamis.config import RunConfig
 from tamis.data import load_splits
-from tamis.errors import BundleError, ConfigError, GateError, TeacherError
+from tamis.deciding import Thresholds
+from tamis.errors import BundleError, ConfigError, DataError, GateError, TeacherError
 from tamis.pipeline import run
 from tamis.plan import baselines, to_label
 from tamis.recipe import load_config
@@ -46,6 +47,23 @@ def test_text_to_bundle_and_a_rerun_does_nothing(
     run(config)
     assert sum(endpoint.asked.values()) == asked
     assert (out / "bundle" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_promised_thresholds_reach_the_bundle_and_too_few_labels_stop_the_run_before_the_teacher_is_asked(
+    recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    path = recipe(thresholds={"method": "target", "target": {"recall": 0.5}, "confidence": 0.6})
+    short = ["data.split.calibration=0.4", "train.epochs=1", "student.mode=head", "evaluate.baselines=[]"]
+    with pytest.raises(DataError, match=r"too few labels .* gambling has \d+ and needs 92"):
+        run(load_config(path, [*short, "thresholds.target.recall=0.99"]))
+    assert not endpoint.asked
+    run(load_config(path, [*short, "teacher.kind=none"]))
+    chosen = Thresholds.model_validate_json((tmp_path / "run" / "evaluate" / "thresholds.json").read_text())
+    assert {(one.figure, one.category, one.value) for one in chosen.promises} == {
+        ("recall", "gambling", 0.5),
+        ("recall", "fraud", 0.5),
+    }
+    assert tamis.load(tmp_path / "run" / "bundle").thresholds == chosen
 
 
 def test_a_second_teacher_takes_what_the_first_refuses(

@@ -16,6 +16,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -216,10 +217,8 @@ def verify(store: Store) -> Verified:
         ConfigError: the database cannot be read.
     """
     rows, forgotten, head = 0, 0, GENESIS
-    with store.begin() as connection:
-        found = connection.execution_options(yield_per=1000).execute(
-            select(decisions_table).order_by(decisions_table.c.number)
-        )
+    chain = select(decisions_table).order_by(decisions_table.c.number).execution_options(yield_per=1000)
+    with store.begin() as connection, closing(connection.execute(chain)) as found:
         for row in found.mappings():
             wrong = _wrong(row, rows + 1, head)
             if wrong:

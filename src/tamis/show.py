@@ -112,5 +112,6 @@ def _plain(decision: Decision) -> dict[str, object]:
         "category": decision.category,
         "risk": decision.risk,
         "probabilities": dict(decision.probabilities),
+        "reasons": list(decision.reasons),
         "versions": dict(decision.versions),
     }
