@@ -149,7 +149,7 @@ def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, capsys: pytest.Cap
     assert history[-1]["score"] > 0.8
     assert "Kendall" in (out / "report" / "report.md").read_text(encoding="utf-8")
     judge = tamis.load(out / "bundle")
-    assert isinstance(judge.network.head, OrdinalHead)
+    assert isinstance(judge.backend.network.head, OrdinalHead)
     with pytest.raises(GateError, match="macro_f1 is nan"):
         run(config.model_copy(update={"gate": GateConfig(macro_f1=0.1)}))
     risks = [decision.risk for decision in judge([text.format("清晨") for _, text in LEVELS.values()])]
