@@ -1,4 +1,4 @@
-"""What an experiment may say; the recipe it names is checked by config.py."""
+"""What an experiment may say; the recipe it names is checked by config/."""
 
 from __future__ import annotations
 

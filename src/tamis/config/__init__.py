@@ -1,0 +1,78 @@
+"""What a recipe may say. Frozen; an unknown key is refused with the nearest known one.
+
+Every setting is listed with its default in docs/configuration.md, which is generated from this module.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tamis.config.data import DataConfig, PolicyConfig, SourceConfig, SplitConfig, SplitName
+from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, ReportConfig, TargetConfig, ThresholdsConfig
+from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
+from tamis.config.section import Section
+from tamis.config.serving import CascadeConfig, ExportConfig
+from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
+
+__all__ = [
+    "AssistantConfig",
+    "BudgetConfig",
+    "CascadeConfig",
+    "CostsConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "FewShotConfig",
+    "GateConfig",
+    "LoraConfig",
+    "ObjectiveConfig",
+    "PcloraConfig",
+    "PolicyConfig",
+    "ReportConfig",
+    "RunConfig",
+    "Section",
+    "SourceConfig",
+    "SplitConfig",
+    "SplitName",
+    "StageConfig",
+    "StudentConfig",
+    "TargetConfig",
+    "TeacherConfig",
+    "TeachingConfig",
+    "ThresholdsConfig",
+    "TrainConfig",
+]
+
+
+class AssistantConfig(Section):
+    """A student between teacher and student, which learns from the one before and teaches the next."""
+
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class RunConfig(Section):
+    """One run, from text to bundle."""
+
+    name: str = Field("run", description="Name of the run, shown in the report.")
+    about: str = Field("", description="Said at the start of a run: what will happen and how long it takes.")
+    out: str = Field("runs/run", description="Folder of everything the run makes.")
+    store: str | None = Field(
+        None,
+        description="Database URL of the teacher's signals (PostgreSQL: extra `postgres`); SQLite in `out` without it.",
+    )
+    policy: PolicyConfig = PolicyConfig()
+    data: DataConfig
+    teacher: TeachingConfig = TeachingConfig()
+    assistants: tuple[AssistantConfig, ...] = Field(
+        (), description="Students between teacher and student, the largest first, see [assistants](#assistants)."
+    )
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    report: ReportConfig = ReportConfig()
+    gate: GateConfig = GateConfig()
+    export: ExportConfig = ExportConfig()
