@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,16 @@ def test_each_backend_is_a_line_and_none_is_needed() -> None:
     assert found["backend onnx"].mend == "pip install 'tamis[serve]'"
     assert not found["backend onnx"].needed
     assert found["backend openvino"].ok
+
+
+def test_it_runs_where_no_extra_is_installed_and_names_the_extras() -> None:
+    extras = [*TRAIN, *LOCAL_TEACHER, TRACKER, "tokenizers", "onnx", "onnxruntime", "openvino"]
+    bare = f"import sys; sys.modules.update(dict.fromkeys({extras})); from tamis.cli import app; app(['doctor'])"
+    wide = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=False, env=wide)
+    assert done.returncode == 2, done.stderr
+    assert "torch and transformers missing" in done.stdout
+    assert "pip install 'tamis[serve]'" in done.stdout
 
 
 def test_what_is_not_used_is_not_looked_for() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tamis.errors import ConfigError, TamisError
@@ -179,7 +180,9 @@ def doctor() -> None:
     table = Table("", "what", "found", "mend")
     found = checks()
     for check in found:
-        table.add_row("[green]ok[/green]" if check.ok else "[yellow]no[/yellow]", check.what, check.found, check.mend)
+        mark = "[green]ok[/green]" if check.ok else "[yellow]no[/yellow]"
+        # What stands in brackets in a command is no markup.
+        table.add_row(mark, check.what, escape(check.found), escape(check.mend))
     Console().print(table)
     if not all(check.ok for check in found if check.needed):
         raise typer.Exit(2)

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
-from tamis.errors import ConfigError
+from tamis.errors import ConfigError, need
 from tamis.policy import Policy
 from tamis.records import Scores
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SLOT = "{text}"
 WORTHWHILE, SIMILAR = 192, 0.75
@@ -56,8 +59,12 @@ class Encoder:
 
     @classmethod
     def from_file(cls, path: Path, template: str, max_tokens: int) -> Encoder:
-        """An encoder from a `tokenizer.json`."""
-        tokenizer = Tokenizer.from_file(str(path))
+        """An encoder from a `tokenizer.json`.
+
+        Raises:
+            MissingExtraError: tokenizers is not installed.
+        """
+        tokenizer = need("tokenizers", "serve").Tokenizer.from_file(str(path))
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, template, max_tokens)

@@ -20,9 +20,9 @@ from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, merged
 from tamis.network import Network, first_position
 from tamis.policy import Policy, load_policy
-from tamis.ship.backends import BACKENDS, Name, Parts, Quantize, logits_of, open_backend
+from tamis.ship.backends import BACKENDS, GROUP, Name, Parts, Quantize, logits_of, open_backend
 from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
-from tamis.ship.graph import DATA, GRAPH, check_graph, exported, rounded, write_float
+from tamis.ship.graph import DATA, GRAPH, check_graph, rounded
 from tamis.windows import padded
 
 EVERY = [(name, quantize) for name, kind in BACKENDS.items() for quantize in kind.write]
@@ -114,8 +114,8 @@ def test_positions_behind_a_padding_id_and_the_first_token(small_policy: Policy,
     torch.manual_seed(0)
     config = XLMRobertaConfig(
         vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=GROUP,
+        intermediate_size=2 * GROUP,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
@@ -125,11 +125,16 @@ def test_positions_behind_a_padding_id_and_the_first_token(small_policy: Policy,
     network = Network(XLMRobertaModel(config, add_pooling_layer=False), 3, "first").eval()
     torch.nn.init.normal_(network.head.weight)
     assert first_position(network.base) == 2
-    write_float(exported(network), tmp_path)
-    backend = open_backend("onnx", tmp_path, "first", small_policy)
     with torch.inference_mode():
         wanted = np.concatenate([network(*map(torch.from_numpy, padded([row]))).numpy() for row in ROWS])
-    np.testing.assert_allclose(backend.logits(*padded(ROWS)), wanted, atol=1e-4)
+    parts = Parts(lambda _whole: network)
+    # So wide that OpenVINO rounds activations too.
+    for name, quantize, limit in (("onnx", "none", CLOSE["onnx", "none"]), ("openvino", "int8", ROUGH)):
+        folder = tmp_path / name
+        folder.mkdir()
+        BACKENDS[name].write[quantize](parts, folder)
+        found = open_backend(name, folder, "first", small_policy).logits(*padded(ROWS))
+        assert np.linalg.norm(found - wanted) < limit * np.linalg.norm(wanted), name
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

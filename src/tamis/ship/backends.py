@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Name = Literal["torch", "onnx", "openvino"]
 Quantize = Literal["none", "int8"]
-# Rounding activations a token at a time, however wide the layer.
-WHOLE_ROW = 1 << 30
+# Activations that share a scale. OpenVINO rounds none where the number does not divide a layer's width.
+GROUP = 128
 
 
 class Backend(Protocol):
@@ -140,7 +140,7 @@ class OpenvinoBackend:
         fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": WHOLE_ROW,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
         }
         self._model = core.compile_model(path, "CPU", settings)
 
