@@ -69,7 +69,7 @@ def bars(title: str, rows: Sequence[tuple[str, Estimate, int]]) -> str:
         label = f"{estimate.value:.2f}" if estimate.value == estimate.value else "–"
         middle = y + 7
         parts += [
-            _text(left - 8, middle + 4, name, anchor="end", widest=22),
+            _text(left - 8, middle + 4, name, anchor="end", widest=20),
             f'<rect class="track" x="{left}" y="{y}" width="{width}" height="14" rx="3"/>',
             f'<rect class="f{colour % COLOURS}" x="{left}" y="{y}" width="{value * width:.1f}" height="14" rx="3"/>',
             _whisker(left, width, middle, estimate),
