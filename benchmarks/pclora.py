@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from retention import parts_of, run
+from retention import PARTS, parts_of, run
 
 from tamis.data import load_splits
 from tamis.factored import ranks_of
@@ -27,7 +27,7 @@ NAMES = ("teacher", "student")
 
 def scores_of(options: argparse.Namespace) -> dict[str, float]:
     """Train both, or take what is there; their macro-F1 on the test file."""
-    parts_of(options.gold, options.out)
+    parts_of(options.gold, options.out, PARTS)
     test = {"path": str(options.test), "split": "test"}
     only = [f"policy.only={options.only}"] if options.only else []
     common = [f"student.model={options.model}", "gate.macro_f1=null", *only, *options.set]
