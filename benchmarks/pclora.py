@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pclora-bench"))
     parser.add_argument("--only", nargs="*", default=[], help="category ids of the gold; all of the policy without it")
     parser.add_argument("--model", default="multilingual-e5-small")
-    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of both runs")
     options = parser.parse_args()
