@@ -1,6 +1,6 @@
 """What compression costs and saves: a fine-tuned model against a PC-LoRA student of the same base, taught by it.
 
-    python benchmarks/pclora.py --gold train.jsonl.gz --test test.jsonl.gz --out runs/pclora-bench --rank 32
+    python benchmarks/pclora.py --gold train.jsonl.gz --test test.jsonl.gz --out runs/pclora-bench --rank 24
 
 `--gold` has at least 2,000 labelled rows: the teacher learns from 1,000, the student gets the labels of 300 others and
 the teacher's answers on 700 more. Both steps are a `tamis run`: killed and started again, they go on. The two bundles
