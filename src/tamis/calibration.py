@@ -14,14 +14,16 @@ from tamis.policy import Policy
 from tamis.records import CalibrationSplit, Example, Scorer, Scores
 
 Floats = NDArray[np.float64]
-CalibrationMethod = Literal["temperature", "platt", "isotonic"]
+CalibrationMethod = Literal["temperature", "confidence", "platt", "isotonic"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 TINY = 1e-12
+LEADER = "*"
+"""Where the one curve of `confidence` stands: that of whichever category leads."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature, or a curve a category from log-odds told to log-odds meant.
+    """A temperature, or a curve a category from log-odds told to log-odds meant, or one curve for the leader's alone.
 
     Curves are linear between their knots and level beyond them: two knots at the ends are a line (Platt), many are a
     staircase's corners (isotonic).
@@ -49,6 +51,8 @@ class Calibration:
         """Probabilities (..., categories) calibrated, in the same shape; `names` are those of the last axis."""
         if not self.curves:
             return scale(told, self.temperature, multi_label=multi_label)
+        if LEADER in self.curves:
+            return led(told, self.curves[LEADER])
         odds = log_odds(told)
         bent = np.stack([np.interp(odds[..., i], *self.curves[name]) for i, name in enumerate(names)], -1)
         probability = sigmoid(bent)
@@ -68,6 +72,20 @@ def scale(probability: Floats, temperature: float, *, multi_label: bool) -> Floa
     if multi_label:
         return powered / (powered + np.exp(np.log1p(-clipped) / temperature))
     return powered / powered.sum(-1, keepdims=True)
+
+
+def led(probability: Floats, curve: Curve) -> Floats:
+    """The leading category's probability bent, the others scaled to what is left; (..., categories), same answers.
+
+    The leader keeps its lead: it never falls to where the second would pass it.
+    """
+    leader = np.eye(probability.shape[-1], dtype=bool)[probability.argmax(-1)]
+    others = np.where(leader, 0, np.clip(probability, TINY, None))
+    shares = others / others.sum(-1, keepdims=True)
+    second = shares.max(-1, keepdims=True)
+    meant = sigmoid(np.interp(log_odds(probability.max(-1, keepdims=True)), *curve))
+    top = np.maximum(meant, np.nextafter(second / (1 + second), 1))
+    return np.where(leader, top, (1 - top) * shares)
 
 
 def log_odds(probability: Floats) -> Floats:

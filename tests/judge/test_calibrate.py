@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tamis.calibration import Calibration, Floats, log_odds, scale, sigmoid
+from tamis.calibration import Calibration, Floats, led, log_odds, scale, sigmoid
 from tamis.errors import TamisError
-from tamis.judge.calibrate import ROWS, Bools, best_temperature, choose_method, fit_calibration
+from tamis.judge.calibrate import FITS, ROWS, Bools, best_temperature, choose_method, fit_calibration
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, CalibrationSplit, Example, Scores, TestSplit
 
@@ -131,6 +131,40 @@ def test_a_bent_category_is_straightened(small_policy: Policy, shape: str) -> No
         part = (told[:, 1] >= low) & (told[:, 1] < high)
         assert meant[part].mean() == pytest.approx(truth[part, 1].mean(), abs=0.05)
     assert Calibration.from_json(json.loads(json.dumps(asdict(fitted)))) == fitted
+
+
+def test_smoothed_answers_are_taken_apart_without_changing_one(small_policy: Policy) -> None:
+    generator = np.random.default_rng(5)
+    sure = generator.random(600) < 0.7
+    top = np.where(sure, generator.uniform(0.93, 0.95, 600), generator.uniform(0.55, 0.93, 600))
+    second = (1 - top) * 0.8
+    right = generator.random(600) < np.where(sure, 0.99, 0.6)
+    told = np.stack([top, second, 1 - top - second], 1)
+    truth = np.eye(3, dtype=bool)[np.where(right, 0, 1)]
+    assert choose_method(told, truth, small_policy.ids, multi_label=False) == "confidence"
+    meant = FITS["confidence"](told, truth, small_policy.ids, False).meant(told, small_policy.ids, multi_label=False)
+    np.testing.assert_allclose(meant.sum(1), 1)
+    np.testing.assert_array_equal(meant.argmax(1), told.argmax(1))
+    assert meant[sure, 0].mean() == pytest.approx(0.99, abs=0.02)
+    assert meant[~sure, 0].mean() == pytest.approx(0.6, abs=0.05)
+    by_temperature = FITS["temperature"](told, truth, small_policy.ids, False)
+    assert by_temperature.meant(told, small_policy.ids, multi_label=False)[~sure, 0].mean() > 0.7
+
+
+def test_the_leader_by_hand() -> None:
+    told = np.array([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1], [0.0, 0.0, 1.0]])
+    halved = led(
+        told, ((log_odds(np.array(0.5)), log_odds(np.array(0.8))), (log_odds(np.array(0.4)), log_odds(np.array(0.9))))
+    )
+    np.testing.assert_allclose(halved[0], [0.4, 0.36, 0.24])
+    np.testing.assert_allclose(halved[1], [0.9, 0.05, 0.05])
+    np.testing.assert_allclose(halved[2], [0.05, 0.05, 0.9])
+
+
+def test_a_leader_never_loses_its_lead() -> None:
+    meant = led(np.array([[0.5, 0.4, 0.1]]), ((-1.0, 1.0), (-3.0, -3.0)))
+    assert meant.argmax() == 0
+    np.testing.assert_allclose(meant, [[0.8 / 1.8, 0.8 / 1.8, 0.2 / 1.8]], rtol=1e-9)
 
 
 def test_a_line_by_hand() -> None:

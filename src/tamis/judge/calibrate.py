@@ -1,7 +1,9 @@
 """Calibration: what makes a model's probabilities mean what they say, chosen by how many human verdicts there are.
 
-A temperature changes no answer and needs few rows; Platt's line and isotonic regression bend each category by itself
-and need many. They are taken only where cross-validation on the calibration split says that they are better.
+A temperature changes no answer and needs few rows; neither does a staircase for the leading category's probability,
+which labels that were smoothed want: they press all sure answers together, and no temperature takes them apart. Platt's
+line and isotonic regression bend each category by itself and need many rows. All but the temperature are taken only
+where cross-validation on the calibration split says that they are better.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.calibration import (
+    LEADER,
     TINY,
     Calibration,
     CalibrationMethod,
@@ -39,9 +42,9 @@ END = float(log_odds(np.array(1.0)))
 def fit_calibration(scores: Sequence[Scores], split: CalibrationSplit, policy: Policy) -> Calibration:
     """The calibration that a split's human verdicts support.
 
-    A method is a candidate where each category has its `ROWS` rows with the verdict and as many without. The
-    temperature stands unless another's log-loss in 5-fold cross-validation is lower by more than one standard error
-    of the paired difference (the one-standard-error rule of Breiman et al., 1984).
+    A method is a candidate from its `ROWS` rows on. The temperature stands unless another's log-loss in 5-fold
+    cross-validation is lower: at all for `confidence`, which changes no answer, by more than one standard error of
+    the paired difference for the others, which can (the one-standard-error rule of Breiman et al., 1984).
 
     Args:
         scores: of every example of `split`, in its order.
@@ -80,11 +83,13 @@ def choose_method(told: Floats, truth: Bools, names: Sequence[str], *, multi_lab
     rarest = int(min(truth.sum(0).min(), (~truth).sum(0).min()))
     best: CalibrationMethod = "temperature"
     losses = None
-    for method in (name for name in FITS if ROWS[name] and rarest >= ROWS[name]):
+    rows = {"confidence": 0 if multi_label else len(truth)}
+    for method in (name for name in list(FITS)[1:] if ROWS[name] <= rows.get(name, rarest)):
         losses = _losses(best, told, truth, names, multi_label) if losses is None else losses
         others = _losses(method, told, truth, names, multi_label)
         gain = losses - others
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+        margin = 0.0 if method == "confidence" else gain.std(ddof=1) / np.sqrt(len(gain))
+        if gain.mean() > margin:
             best, losses = method, others
     return best
 
@@ -126,6 +131,11 @@ def _temperature(told: Floats, truth: Bools, _names: Sequence[str], multi_label:
     return Calibration("temperature", best_temperature(told, truth, multi_label=multi_label))
 
 
+def _confidence(told: Floats, truth: Bools, _names: Sequence[str], _multi_label: bool) -> Calibration:
+    odds, right = log_odds(told.max(-1)), truth[np.arange(len(told)), told.argmax(-1)]
+    return Calibration("confidence", curves={LEADER: _stairs(odds, right)})
+
+
 def _platt(told: Floats, truth: Bools, names: Sequence[str], _multi_label: bool) -> Calibration:
     odds = log_odds(told)
     return Calibration("platt", curves={name: _line(odds[:, i], truth[:, i]) for i, name in enumerate(names)})
@@ -155,7 +165,12 @@ def _stairs(odds: Floats, truth: Bools) -> Curve:
     return tuple(map(float, fitted.X_thresholds_)), tuple(map(float, heights))
 
 
-FITS: dict[CalibrationMethod, Fit] = {"temperature": _temperature, "platt": _platt, "isotonic": _isotonic}
+FITS: dict[CalibrationMethod, Fit] = {
+    "temperature": _temperature,
+    "confidence": _confidence,
+    "platt": _platt,
+    "isotonic": _isotonic,
+}
 
-ROWS: dict[CalibrationMethod, int] = {"temperature": 0, "platt": 50, "isotonic": 200}
-"""Rows with the verdict, and rows without it, that each category must have before a method is a candidate."""
+ROWS: dict[CalibrationMethod, int] = {"temperature": 0, "confidence": 100, "platt": 50, "isotonic": 200}
+"""Rows that must be there before a method is a candidate; of the last two, with each category's verdict and without."""
