@@ -49,8 +49,8 @@ class StudentConfig(Section):
     template: str | None = Field(
         None, description="How a text is shown, e.g. `query: {text}`; the catalogue knows what its models expect."
     )
-    pooling: Literal["auto", "mean", "last", "first"] = Field(
-        "auto", description="`auto`: last token for decoders, mean for encoders."
+    pooling: Literal["mean", "last", "first"] = Field(
+        "mean", description="What speaks for a text: the mean of its tokens, or one of them."
     )
     pretrained_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of frozen weights; `auto`: bfloat16 where the processor has it."

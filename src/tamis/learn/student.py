@@ -17,7 +17,7 @@ from tamis import models
 from tamis.config import StudentConfig
 from tamis.errors import ConfigError, TrainingError
 from tamis.learn.pclora import drop_faded, fade, make_fading
-from tamis.network import DTYPES, Network, Pooling, bfloat16_is_fast, is_decoder, layers_of, load_base
+from tamis.network import DTYPES, Network, bfloat16_is_fast, layers_of, load_base
 from tamis.policy import Policy
 from tamis.windows import Encoder
 
@@ -78,9 +78,8 @@ def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Stude
     """
     folder = models.training_folder(config.model)
     base = load_base(folder, _dtype(config))
-    pooling: Pooling = ("last" if is_decoder(base) else "mean") if config.pooling == "auto" else config.pooling
     torch.manual_seed(seed)
-    network = Network(_adapted(base, config), len(policy.ids), pooling, policy.kind)
+    network = Network(_adapted(base, config), len(policy.ids), config.pooling, policy.kind)
     learnt = frozenset(name for name, p in network.named_parameters() if p.requires_grad)
     return Student(network, _encoder(config, folder), policy, config, learnt)
 

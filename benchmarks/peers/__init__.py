@@ -1,0 +1,1 @@
+"""The same model behind other servers, each set up as its documentation says: same file, batches, threads."""
