@@ -11,7 +11,7 @@ from tamis.config.data import DataConfig, PolicyConfig, SourceConfig, SplitConfi
 from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, ReportConfig, TargetConfig, ThresholdsConfig
 from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
 from tamis.config.section import Section
-from tamis.config.serving import CascadeConfig, ExportConfig
+from tamis.config.serving import CascadeConfig, ExportConfig, LimitsConfig, ServeConfig
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ExportConfig",
     "FewShotConfig",
     "GateConfig",
+    "LimitsConfig",
     "LoraConfig",
     "ObjectiveConfig",
     "PcloraConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "ReportConfig",
     "RunConfig",
     "Section",
+    "ServeConfig",
     "SourceConfig",
     "SplitConfig",
     "SplitName",

@@ -42,3 +42,34 @@ class CascadeConfig(Section):
     open_seconds: float = Field(30.0, gt=0, description="For this long; then one request tries it.")
     deadline: float = Field(2.0, gt=0, description="Seconds a text may take; what is not decided then is reviewed.")
     audit: float = Field(0.01, ge=0, le=1, description="Share of passed texts that a person looks at all the same.")
+
+
+class LimitsConfig(Section):
+    """What a request may hold; more is refused before it is read."""
+
+    body: int = Field(2_000_000, ge=1_000, description="Bytes of a request.")
+    texts: int = Field(256, ge=1, description="Texts of a request.")
+    characters: int = Field(20_000, ge=1, description="Characters of a text; longer ones the caller must split.")
+    depth: int = Field(16, ge=2, le=100, description="How deep JSON may be nested.")
+
+
+class ServeConfig(Section):
+    """How a bundle is served."""
+
+    store: str = Field("tamis.sqlite", description="Database of the keys and of the decision log: a URL, or a file.")
+    log: Literal["durable", "buffered", "off"] = Field(
+        "durable",
+        description="`durable` answers when the decision is on disk; `buffered` answers at once and may lose the last"
+        " ones when the process is killed; `off` logs nothing and knows no idempotency keys.",
+    )
+    keep_days: int | None = Field(None, ge=1, description="Keep whole texts, for so many days; null keeps a preview.")
+    require_key: bool = Field(
+        True, description="Without a key nothing is judged; false only at a loopback address. Admin calls need one always."
+    )
+    timeout: float = Field(10.0, gt=0, description="Seconds a request may wait for its answer; then it gets a 503.")
+    drain: float = Field(
+        3.0, ge=0, description="Seconds after SIGTERM in which requests are still taken while `/readyz` says no."
+    )
+    watch: float = Field(1.0, gt=0, description="Seconds after which a worker has seen new keys and another bundle.")
+    limits: LimitsConfig = LimitsConfig()
+    cascade: CascadeConfig = CascadeConfig()
