@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tamis.config.section import Section
+from tamis.config.teaching import TeacherConfig
 
 
 class ExportConfig(Section):
@@ -44,6 +45,30 @@ class CascadeConfig(Section):
     audit: float = Field(0.01, ge=0, le=1, description="Share of passed texts that a person looks at all the same.")
 
 
+class TierConfig(Section):
+    """Who is asked when those before are not sure: a larger student, or a teacher at an endpoint."""
+
+    bundle: str | None = Field(None, description="Folder of a bundle for the same policy, which decides by its own.")
+    teacher: TeacherConfig | None = Field(None, description="A teacher as in a recipe, asked once a text.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.bundle is None) == (self.teacher is None):
+            raise ValueError("a tier is a `bundle` or a `teacher`: name one of them")
+        return self
+
+
+class BatchConfig(Section):
+    """How texts of many requests are computed together."""
+
+    tokens: int = Field(1024, ge=16, description="Tokens of a batch, padding included.")
+    wait: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds of work that may wait; more is refused with a 429. Alone a request may be larger.",
+    )
+
+
 class LimitsConfig(Section):
     """What a request may hold; more is refused before it is read."""
 
@@ -64,7 +89,8 @@ class ServeConfig(Section):
     )
     keep_days: int | None = Field(None, ge=1, description="Keep whole texts, for so many days; null keeps a preview.")
     require_key: bool = Field(
-        True, description="Without a key nothing is judged; false only at a loopback address. Admin calls need one always."
+        True,
+        description="Without a key nothing is judged; false only at a loopback address. Admin calls need one always.",
     )
     timeout: float = Field(10.0, gt=0, description="Seconds a request may wait for its answer; then it gets a 503.")
     drain: float = Field(
@@ -72,4 +98,6 @@ class ServeConfig(Section):
     )
     watch: float = Field(1.0, gt=0, description="Seconds after which a worker has seen new keys and another bundle.")
     limits: LimitsConfig = LimitsConfig()
+    batch: BatchConfig = BatchConfig()
     cascade: CascadeConfig = CascadeConfig()
+    tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
