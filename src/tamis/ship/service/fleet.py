@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 TICK = 0.01
 """Seconds between two looks at whether all is answered."""
 
-State = Literal["live", "shadow", "previous", "loaded"]
+Place = Literal["live", "shadow", "previous", "loaded"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Slot:
 
     name: str
     folder: str
-    state: State
+    place: Place
     policy: str
     agreement: Mapping[tuple[Action, Action], int]
 
@@ -290,10 +290,10 @@ class Fleet:
         return member
 
     def _slot(self, member: _Member) -> Slot:
-        taken: dict[State, _Member | None] = {"live": self._live, "shadow": self._shadow, "previous": self._previous}
-        state: State = next((state for state, one in taken.items() if one is member), "loaded")
+        taken: dict[Place, _Member | None] = {"live": self._live, "shadow": self._shadow, "previous": self._previous}
+        place: Place = next((place for place, one in taken.items() if one is member), "loaded")
         policy = member.engine.moderator.versions["policy"]
-        return Slot(member.name, str(member.folder), state, policy, dict(member.agreement))
+        return Slot(member.name, str(member.folder), place, policy, dict(member.agreement))
 
 
 async def _open(folder: Path, config: ServeConfig) -> Engine:
