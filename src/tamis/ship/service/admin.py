@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tamis.errors import BundleError, TamisError
 from tamis.ship.service import metrics
 from tamis.ship.service.answers import Service, bearer, respond, service_of
-from tamis.ship.service.fleet import Fleet, State
+from tamis.ship.service.fleet import Fleet, Place
 from tamis.ship.service.keys import list_keys
 from tamis.ship.service.limits import parse, read_body
 from tamis.ship.service.native import ErrorResponse
@@ -32,7 +32,7 @@ REFUSALS = (400, 401, 403, 409, 413, 422, 429)
 BUNDLE: dict[str, Any] = {
     "name": "3f0c9a7be201",
     "folder": "/srv/bundles/june",
-    "state": "live",
+    "place": "live",
     "policy": "default 1.0",
 }
 
@@ -58,7 +58,7 @@ class BundleOut(BaseModel):
 
     name: str
     folder: str
-    state: State
+    place: Place
     policy: str
 
 
@@ -139,13 +139,13 @@ async def _change(
 
 def _told(service: Service) -> dict[str, Any]:
     slots = service.fleet.slots
-    agreement = {f"{a}/{b}": n for slot in slots if slot.state == "shadow" for (a, b), n in slot.agreement.items()}
-    bundles = [{"name": s.name, "folder": s.folder, "state": s.state, "policy": s.policy} for s in slots]
+    agreement = {f"{a}/{b}": n for slot in slots if slot.place == "shadow" for (a, b), n in slot.agreement.items()}
+    bundles = [{"name": s.name, "folder": s.folder, "place": s.place, "policy": s.policy} for s in slots]
     return {"bundles": bundles, "agreement": agreement}
 
 
 def _wanted(service: Service) -> list[list[str]]:
-    return [[slot.name, slot.folder, slot.state] for slot in service.fleet.slots]
+    return [[slot.name, slot.folder, slot.place] for slot in service.fleet.slots]
 
 
 async def watch(service: Service) -> None:
@@ -171,7 +171,7 @@ async def look(service: Service) -> None:
 
 
 async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:
-    """Make a fleet hold exactly the bundles that are wanted, each a name, a folder and a state.
+    """Make a fleet hold exactly the bundles that are wanted, each a name, a folder and a place.
 
     Raises:
         BundleError: one of them must not be served, or its folder holds another one; what was live stays so.
@@ -181,9 +181,9 @@ async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:
         if name not in held and (await fleet.load(folder)).name != name:
             raise BundleError(f"{folder} no longer holds bundle {name}: load what it holds, and promote that")
     # The bundle before the live one is the one that was live before it.
-    for state, work in (("previous", fleet.promote), ("live", fleet.promote), ("shadow", fleet.shadow)):
+    for place, work in (("previous", fleet.promote), ("live", fleet.promote), ("shadow", fleet.shadow)):
         for name, _, its in wanted:
-            if its == state:
+            if its == place:
                 await work(name)
     for slot in fleet.slots:
         if slot.name not in {name for name, _, _ in wanted}:
@@ -196,10 +196,10 @@ def measure(service: Service) -> None:
     metrics.QUEUE.set(fleet.engine.depth)
     metrics.SPEED.set(fleet.engine.tokens_per_second)
     metrics.READY.set(service.ready)
-    held: set[tuple[str, str]] = {(slot.name, slot.state) for slot in fleet.slots}
+    held: set[tuple[str, str]] = {(slot.name, slot.place) for slot in fleet.slots}
     # What is held no more must be said, or the last number stays.
-    for name, state in service.shown | held:
-        metrics.BUNDLES.labels(name, state).set((name, state) in held)
+    for name, place in service.shown | held:
+        metrics.BUNDLES.labels(name, place).set((name, place) in held)
     service.shown = held
     for slot in fleet.slots:
         for (live, other), number in slot.agreement.items():

@@ -35,8 +35,8 @@ SPEED = Gauge("tamis_tokens_per_second", "Tokens computed a second, of late.", m
 READY = Gauge("tamis_ready_workers", "Workers that take requests.", multiprocess_mode="livesum")
 BUNDLES = Gauge(
     "tamis_bundle_workers",
-    "Workers that hold a bundle, by its state.",
-    ["bundle", "state"],
+    "Workers that hold a bundle, by its place.",
+    ["bundle", "place"],
     multiprocess_mode="livesum",
 )
 SHADOW = Gauge(
