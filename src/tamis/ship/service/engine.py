@@ -43,6 +43,8 @@ PACE, PER_BYTE = 1000.0, 0.3
 NEWEST = 0.2
 """Weight of the newest measurement in a running mean."""
 
+TOO_LATE = "the answer cannot be there in time: wait longer, or send fewer texts at a time"
+
 
 @dataclass(eq=False, slots=True)
 class _Job:
@@ -104,8 +106,8 @@ class Engine:
             until: when the caller stops waiting, on the clock of the loop.
 
         Raises:
-            Overloaded: at once, when more waits than may, or the answer could not be there in time.
-            TooLate: `until` has come.
+            Overloaded: at once, when more waits than may, or than leaves time for these.
+            TooLate: at once, when there is not the time to compute these alone; later, when `until` has come.
             Closing: the engine takes no more.
         """
         if not texts:
@@ -120,7 +122,7 @@ class Engine:
                 self._arrived.put(job)
                 return await job.done
         except TimeoutError:
-            raise TooLate("the answer is not there in time: wait longer, or send fewer texts at a time") from None
+            raise TooLate(TOO_LATE) from None
         finally:
             self.depth -= tokens
 
@@ -145,6 +147,8 @@ class Engine:
     def _admit(self, tokens: float, seconds: float) -> None:
         if self._closing:
             raise Closing("this bundle is no longer served: send the request again")
+        if tokens / self.tokens_per_second > seconds:
+            raise TooLate(TOO_LATE)
         # A request that finds nothing before it may be larger than what may wait.
         limit = min(seconds, self.config.wait) if self.depth else seconds
         if (self.depth + tokens) / self.tokens_per_second > limit:
