@@ -55,7 +55,14 @@ class TierConfig(Section):
     def _one(self) -> Self:
         if (self.bundle is None) == (self.teacher is None):
             raise ValueError("a tier is a `bundle` or a `teacher`: name one of them")
+        if self.teacher is not None and self.teacher.kind not in ("openai", "gguf"):
+            raise ValueError(f"a tier's teacher is of kind openai or gguf, got {self.teacher.kind}: or name a `bundle`")
         return self
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.bundle if self.bundle is not None else self.teacher.model if self.teacher is not None else ""
 
 
 class BatchConfig(Section):
@@ -101,3 +108,10 @@ class ServeConfig(Section):
     batch: BatchConfig = BatchConfig()
     cascade: CascadeConfig = CascadeConfig()
     tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each of the `tiers` is asked once, got {', '.join(names)}: name different ones")
+        return self

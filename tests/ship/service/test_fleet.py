@@ -67,7 +67,7 @@ def test_it_decides_as_its_bundle(bundles: Sequence[Path], judges: dict[str, Mod
         assert fleet.ready
         assert fleet.policy == small_policy
         decisions = await fleet.decide(TEXTS, SECONDS)
-        assert answered_by(decisions, judges) == list(judges)[0]
+        assert answered_by(decisions, judges) == next(iter(judges))
         assert all(decision.latency_ms > 0 for decision in decisions)
         assert {decision.tiers[0] for decision in decisions} == {"student"}
         assert {"person" in decision.tiers for decision in decisions if decision.action == "review"} <= {True}
@@ -288,7 +288,7 @@ def test_a_bundle_for_another_policy_than_the_tiers_is_refused(
     async def work(fleet: Fleet) -> None:
         with pytest.raises(BundleError, match="a tier normal, gambling, fraud: use the same policy"):
             await fleet.load(other_policy)
-        assert places(fleet.slots) == {list(judges)[0]: "live"}
+        assert places(fleet.slots) == {next(iter(judges)): "live"}
 
     run(bundles[0], work, tiers=[{"bundle": str(bundles[1])}])
 

@@ -89,7 +89,7 @@ class Fleet:
         Args:
             folder: of the bundle.
             config: batches, cascade and tiers.
-            teachers: who scores for each tier that is a `teacher`, by its `model`.
+            teachers: who scores for each tier that is a `teacher`, by its name.
             salt: chooses what is audited; the workers of one service share it.
 
         Raises:
@@ -102,8 +102,8 @@ class Fleet:
                 engine = await _open(Path(tier.bundle), config)
                 engines.append(engine)
                 tiers.append(Tier(f"bundle {_version(engine)}", _scorer(engine), engine.moderator.thresholds))
-            elif tier.teacher is not None:
-                tiers.append(Tier(f"teacher {tier.teacher.model}", (teachers or {})[tier.teacher.model]))
+            else:
+                tiers.append(Tier(f"teacher {tier.name}", (teachers or {})[tier.name]))
         fleet = cls(config, tiers, engines, salt or secrets.token_bytes(16))
         slot = await fleet.load(folder)
         await fleet.promote(slot.name)
@@ -299,7 +299,11 @@ class Fleet:
 async def _open(folder: Path, config: ServeConfig) -> Engine:
     """A bundle that is checked, loaded and warm."""
     engine = Engine(await asyncio.to_thread(load_bundle, folder), config.batch)
-    await asyncio.to_thread(engine.warm)
+    try:
+        await asyncio.to_thread(engine.warm)
+    except BaseException:
+        await engine.close()
+        raise
     return engine
 
 
