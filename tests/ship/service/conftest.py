@@ -31,6 +31,7 @@ SLOW_START = 60.0
 class Running:
     """A server and what it takes to ask it."""
 
+    bundle: Path
     url: str
     key: str
     admin: str
@@ -78,7 +79,7 @@ def served(bundle: Path, folder: Path, *options: str, settings: dict[str, object
     command = [str(Path(sys.executable).parent / "tamis"), "serve", str(bundle), "--port", str(port)]
     command += ["--config", str(folder / "serve.yaml"), *options]
     with errors.open("w") as said, subprocess.Popen(command, stderr=said, text=True) as process:
-        running = Running(f"http://127.0.0.1:{port}", key, admin, store, process, errors)
+        running = Running(bundle, f"http://127.0.0.1:{port}", key, admin, store, process, errors)
         try:
             _wait(running)
             yield running
@@ -108,6 +109,3 @@ def server(bundles: Sequence[Path], tmp_path_factory: pytest.TempPathFactory) ->
     """One server for all tests that leave it as it is."""
     with served(bundles[0], tmp_path_factory.mktemp("server")) as running:
         yield running
-
-
-

@@ -83,7 +83,8 @@ class Service:
         count(decisions)
         if self.log is None:
             return [Answer(uuid.uuid4().hex, decision) for decision in decisions]
-        full = [f"{caller.id}:{key}" if key else uuid.uuid4().hex for key in named]
+        # A key is the caller's own: another one's with the same name is another key.
+        full = [f"{caller.id}:{key}" if key else None for key in named]
         kept = texts if keep else [""] * len(texts)
         with metrics.LOG_SECONDS.time():
             logged = await _committed(self.log, decisions, kept, full)
@@ -114,13 +115,13 @@ class Service:
 
 
 async def _committed(
-    log: DecisionLog, decisions: Sequence[Decision], texts: Sequence[str], keys: Sequence[str]
+    log: DecisionLog, decisions: Sequence[Decision], texts: Sequence[str], keys: Sequence[str | None]
 ) -> list[Logged]:
     try:
         waiting: list[Future[Logged]] = [
             log.add(decision, text, key) for decision, text, key in zip(decisions, texts, keys, strict=True)
         ]
-        return await asyncio.gather(*map(asyncio.wrap_future, waiting))
+        return [await asyncio.wrap_future(one) for one in waiting]
     except DataError as error:
         raise Refusal("conflict", str(error)) from None
     except TamisError:

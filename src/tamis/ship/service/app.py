@@ -13,6 +13,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,8 @@ class Front:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        # Unlike random numbers, these cost no system call a request.
+        self.names = (f"{prefix}-{number:x}".encode() for prefix in [secrets.token_hex(6)] for number in count())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -133,7 +136,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", secrets.token_hex(8).encode())]
+                headers = [*message["headers"], (b"x-request-id", next(self.names))]
                 # Who keeps the connection would send the next request to a worker that is gone.
                 message["headers"] = [*headers, (b"connection", b"close")] if service.draining else headers
             await send(message)

@@ -17,6 +17,7 @@ from tamis.ship.service.refusal import Refusal
 
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 BRACKETS = re.compile(rb"[\[\]{}]")
+NAME = re.compile(r"\w{1,40}", re.ASCII)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -49,9 +50,9 @@ def parse(model: type[M], body: bytes, limits: LimitsConfig) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        # The input must not be repeated: it may be what is moderated.
+        # The input must not be repeated, nor keys that are no names: it may be what is moderated.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(part for part in map(str, first["loc"]) if NAME.fullmatch(part))
         if first["type"] == "json_invalid":
             raise Refusal("json", "the body is no valid JSON in UTF-8 (lone surrogates are not)") from None
         raise Refusal("fields", f"{where or 'the body'}: {first['msg']}", where) from None

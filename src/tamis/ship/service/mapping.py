@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tamis.policy import HOLDS, Policy, Taxonomy
@@ -20,7 +21,7 @@ def counterparts(policy: Policy, taxonomy: Taxonomy) -> dict[str, tuple[str, ...
 def probability(probabilities: Mapping[str, float], ids: tuple[str, ...], policy: Policy) -> float:
     """Probability that one of some categories holds: their sum, or the largest where a text may have several."""
     told = [probabilities.get(name, 0.0) for name in ids]
-    return max(told, default=0.0) if policy.kind == "multi_label" else min(1.0, sum(told))
+    return max(told, default=0.0) if policy.kind == "multi_label" else min(1.0, math.fsum(told))
 
 
 def called(decision: Decision, policy: Policy) -> frozenset[str]:
