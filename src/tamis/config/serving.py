@@ -68,7 +68,12 @@ class TierConfig(Section):
 class BatchConfig(Section):
     """How texts of many requests are computed together."""
 
-    tokens: int = Field(1024, ge=16, description="Tokens of a batch, padding included.")
+    tokens: int = Field(
+        512,
+        ge=16,
+        description="Tokens of a batch, padding included. More make a processor no faster and every text wait longer;"
+        " a GPU wants many more.",
+    )
     wait: float = Field(
         1.0,
         gt=0,

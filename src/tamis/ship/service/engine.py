@@ -56,6 +56,7 @@ class _Job:
     done: asyncio.Future[list[Scores]]
     rows: Sequence[Sequence[int]] = ()
     owner: Sequence[int] = ()
+    places: Sequence[str] = ()
     taken: int = 0
     logits: dict[int, Array] = field(default_factory=dict)
 
@@ -173,7 +174,8 @@ class Engine:
         texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
         ends = np.searchsorted(windows.owner, texts).tolist()
         for job, text, first, last in zip(jobs, texts, ends, ends[1:], strict=False):
-            job.rows, job.owner = windows.ids[first:last], [owner - text for owner in windows.owner[first:last]]
+            job.rows, job.places = windows.ids[first:last], windows.places[first:last]
+            job.owner = [owner - text for owner in windows.owner[first:last]]
             self._encoded.put(job)
         per_byte = sum(map(len, windows.ids)) / sum(job.size for job in jobs)
         self._per_byte += NEWEST * (per_byte - self._per_byte)
@@ -232,7 +234,7 @@ class Engine:
         logits = np.stack([job.logits[i] for job in jobs for i in range(len(job.rows))])
         texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
         owner = [first + index for first, job in zip(texts, jobs, strict=False) for index in job.owner]
-        scores = self.moderator.scores(logits, owner)
+        scores = self.moderator.scores(logits, owner, [place for job in jobs for place in job.places])
         self._answer([(job, scores[first : first + len(job.texts)]) for first, job in zip(texts, jobs, strict=False)])
 
     def _fail(self, jobs: Iterable[_Job], error: BaseException) -> None:
