@@ -194,9 +194,10 @@ def serve(
     """
     from tamis.recipe import load_serving
     from tamis.ship.service.serve import serve
+    from tamis.tiers import teachers
 
     settings = load_serving(config, [*(set_ or []), *([f"store={store}"] if store else [])])
-    serve(bundle, settings, host, port, workers)
+    serve(bundle, settings, teachers, host, port, workers)
 
 
 KeyStore = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
@@ -235,7 +236,8 @@ def keys_list(store: KeyStore = "tamis.sqlite") -> None:
     with Store.open(store, create=False) as opened:
         for key in list_keys(opened):
             limits = [str(limit or "") for limit in (key.per_minute, key.concurrency)]
-            table.add_row(key.id, escape(key.name), " ".join(key.scopes), *limits, key.created, key.revoked or "")
+            times = [(time or "")[:19] for time in (key.created, key.revoked)]
+            table.add_row(key.id, escape(key.name), " ".join(key.scopes), *limits, *times)
     Console().print(table)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tamis.errors import BundleError, Closing, ConfigError
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Decision, Scores
 from tamis.ship.bundle import Moderator, load_bundle
-from tamis.ship.service.fleet import Fleet, Slot
+from tamis.ship.cascade import AsyncScorer
+from tamis.ship.service.fleet import Fleet, Slot, Teachers
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "日入上千私我" * 60]
 SECONDS = 30.0
@@ -27,17 +29,27 @@ def judges(bundles: Sequence[Path]) -> dict[str, Moderator]:
     return {moderator.versions["model"]: moderator for moderator in map(load_bundle, bundles)}
 
 
+def known(scorers: dict[str, AsyncScorer]) -> Teachers:
+    """Teachers that are there already."""
+
+    @asynccontextmanager
+    async def teachers(_tiers: object, _policy: object) -> AsyncIterator[dict[str, AsyncScorer]]:
+        yield scorers
+
+    return teachers
+
+
 def run(
     bundle: Path,
     work: Callable[[Fleet], Awaitable[None]],
-    teachers: dict[str, Callable[[str], Awaitable[Scores]]] | None = None,
+    teachers: dict[str, AsyncScorer] | None = None,
     **changes: object,
 ) -> None:
     """Do some work with a fleet, which is then drained."""
 
     async def all_of_it() -> None:
         config = ServeConfig.model_validate({"cascade": {"audit": 0.0}} | changes)
-        fleet = await Fleet.start(bundle, config, teachers, b"salt")
+        fleet = await Fleet.start(bundle, config, known(teachers or {}), b"salt")
         try:
             await work(fleet)
         finally:
@@ -199,7 +211,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(bundles: Sequence[Path]
 
 def test_what_was_taken_is_answered_before_it_ends(bundles: Sequence[Path], judges: dict[str, Moderator]) -> None:
     async def all_of_it() -> list[list[Decision]]:
-        fleet = await Fleet.start(bundles[0], ServeConfig(), None, b"salt")
+        fleet = await Fleet.start(bundles[0], ServeConfig(), known({}), b"salt")
         taken = [asyncio.create_task(fleet.decide(TEXTS, SECONDS)) for _ in range(20)]
         await asyncio.sleep(0)
         await fleet.drain()
@@ -286,11 +298,13 @@ def test_a_bundle_for_another_policy_than_the_tiers_is_refused(
     bundles: Sequence[Path], other_policy: Path, judges: dict[str, Moderator]
 ) -> None:
     async def work(fleet: Fleet) -> None:
-        with pytest.raises(BundleError, match="a tier normal, gambling, fraud: use the same policy"):
+        with pytest.raises(BundleError, match=r"judges normal, fraud, the cascade .* normal, gambling, fraud: use"):
             await fleet.load(other_policy)
         assert places(fleet.slots) == {next(iter(judges)): "live"}
 
     run(bundles[0], work, tiers=[{"bundle": str(bundles[1])}])
+    with pytest.raises(BundleError, match="judges normal, fraud, the cascade"):
+        run(bundles[0], work, tiers=[{"bundle": str(other_policy)}])
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog
 from tamis.ship.service import admin, metrics, native, openai, perspective
 from tamis.ship.service.answers import Service, respond, service_of
-from tamis.ship.service.fleet import Fleet
+from tamis.ship.service.fleet import Fleet, Teachers
 from tamis.ship.service.keys import Keyring
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import install
@@ -45,6 +45,7 @@ class Settings:
 
     bundle: Path
     config: ServeConfig
+    teachers: Teachers
     workers: int = 1
 
 
@@ -77,7 +78,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     with Store.open(config.store) as store:
         log_of = DecisionLog(store, config.keep_days) if config.log == "durable" else nullcontext()
         with log_of as decision_log:
-            fleet = await Fleet.start(settings.bundle, config, salt=audit_salt(store))
+            fleet = await Fleet.start(settings.bundle, config, settings.teachers, audit_salt(store))
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
             service = Service(f"bundles of {settings.bundle}"[-300:], fleet, store, decision_log, config, keyring)
             await admin.look(service)

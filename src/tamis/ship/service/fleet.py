@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from tamis.config import ServeConfig
+from tamis.config import ServeConfig, TierConfig
 from tamis.errors import BundleError, Closing, ConfigError, ServiceError
 from tamis.policy import Policy
 from tamis.records import Action, Decision, Scores
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TICK = 0.01
 """Seconds between two looks at whether all is answered."""
 
+Teachers = Callable[[Sequence[TierConfig], Policy], AbstractAsyncContextManager[Mapping[str, AsyncScorer]]]
 Place = Literal["live", "shadow", "previous", "loaded"]
 
 
@@ -61,9 +62,11 @@ class _Member:
 class Fleet:
     """Decides with the live bundle; see `start`."""
 
-    def __init__(self, config: ServeConfig, tiers: Sequence[Tier], engines: Sequence[Engine], salt: bytes) -> None:
+    def __init__(
+        self, config: ServeConfig, policy: Policy, tiers: Sequence[Tier], opened: AsyncExitStack, salt: bytes
+    ) -> None:
         self.config = config
-        self._tiers, self._tier_engines = tiers, engines
+        self._tiers, self._tiers_policy, self._opened = tiers, policy, opened
         # Without anybody to ask, unsure is no reason to leave what the thresholds say.
         limits = config.cascade if tiers else config.cascade.model_copy(update={"band": 0.0})
         self._limits, self._salt = limits, salt
@@ -77,36 +80,32 @@ class Fleet:
         self._closing = False
 
     @classmethod
-    async def start(
-        cls,
-        folder: str | Path,
-        config: ServeConfig,
-        teachers: Mapping[str, AsyncScorer] | None = None,
-        salt: bytes | None = None,
-    ) -> Fleet:
+    async def start(cls, folder: str | Path, config: ServeConfig, teachers: Teachers, salt: bytes) -> Fleet:
         """Load the first bundle and the tiers behind it.
 
         Args:
             folder: of the bundle.
             config: batches, cascade and tiers.
-            teachers: who scores for each tier that is a `teacher`, by its name.
+            teachers: gives a scorer for each tier that is a teacher, by its name, until the fleet is drained.
             salt: chooses what is audited; the workers of one service share it.
 
         Raises:
             BundleError: a bundle that must not be served, or a tier for another policy.
+            TamisError: what `teachers` says of theirs.
         """
-        tiers: list[Tier] = []
-        engines: list[Engine] = []
-        for tier in config.tiers:
-            if tier.bundle is not None:
-                engine = await _open(Path(tier.bundle), config)
-                engines.append(engine)
-                tiers.append(Tier(f"bundle {_version(engine)}", _scorer(engine), engine.moderator.thresholds))
-            else:
-                tiers.append(Tier(f"teacher {tier.name}", (teachers or {})[tier.name]))
-        fleet = cls(config, tiers, engines, salt or secrets.token_bytes(16))
-        slot = await fleet.load(folder)
-        await fleet.promote(slot.name)
+        engine = await _open(Path(folder), config)
+        policy = engine.moderator.policy
+        async with AsyncExitStack() as opened:
+            opened.push_async_callback(engine.close)
+            asked = await opened.enter_async_context(teachers(config.tiers, policy))
+            tiers = [
+                await _bundle_tier(tier.bundle, policy, config, opened)
+                if tier.bundle is not None
+                else Tier(f"teacher {tier.name}", asked[tier.name])
+                for tier in config.tiers
+            ]
+            fleet = cls(config, policy, tiers, opened.pop_all(), salt)
+        fleet._live = fleet._add(engine, Path(folder))
         return fleet
 
     async def decide(self, texts: Sequence[str], seconds: float) -> list[Decision]:
@@ -150,16 +149,13 @@ class Fleet:
         """
         async with self._changing:
             engine = await _open(Path(folder), self.config)
-            name, policy = _version(engine), engine.moderator.policy
-            wrong = next((e for e in self._tier_engines if e.moderator.policy.label_space != policy.label_space), None)
-            if wrong or name in self._members:
+            known = self._members.get(_version(engine))
+            wrong = self._tiers and engine.moderator.policy.label_space != self._tiers_policy.label_space
+            if wrong or known:
                 await engine.close()
             if wrong:
-                theirs = ", ".join(wrong.moderator.policy.ids)
-                raise BundleError(f"{folder} judges {', '.join(policy.ids)}, a tier {theirs}: use the same policy")
-            if name not in self._members:
-                self._members[name] = _Member(name, Path(folder), engine, self._cascade(engine))
-            return self._slot(self._members[name])
+                raise _another_policy(folder, engine.moderator.policy, self._tiers_policy)
+            return self._slot(known or self._add(engine, Path(folder)))
 
     async def shadow(self, name: str | None) -> None:
         """Let a loaded bundle judge what the live one judges, when it has room; None ends that.
@@ -219,8 +215,7 @@ class Fleet:
             await asyncio.gather(*self._background)
             for member in list(self._members.values()):
                 await self._end(member)
-            for engine in self._tier_engines:
-                await engine.close()
+            await self._opened.aclose()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -247,6 +242,11 @@ class Fleet:
         if self._live is None:
             raise Closing("no bundle is live yet: wait until the service is ready")
         return self._live
+
+    def _add(self, engine: Engine, folder: Path) -> _Member:
+        member = _Member(_version(engine), folder, engine, self._cascade(engine))
+        self._members[member.name] = member
+        return member
 
     def _cascade(self, engine: Engine) -> Cascade:
         moderator = engine.moderator
@@ -311,10 +311,21 @@ def _version(engine: Engine) -> str:
     return engine.moderator.versions["model"]
 
 
-def _scorer(engine: Engine) -> AsyncScorer:
-    """A bundle as a tier; the cascade keeps the time."""
+async def _bundle_tier(folder: str, policy: Policy, config: ServeConfig, opened: AsyncExitStack) -> Tier:
+    """A larger student as a tier; the cascade keeps the time."""
+    engine = await _open(Path(folder), config)
+    opened.push_async_callback(engine.close)
+    if engine.moderator.policy.label_space != policy.label_space:
+        raise _another_policy(folder, engine.moderator.policy, policy)
 
     async def score(text: str) -> Scores:
         return (await engine.score([text], math.inf))[0]
 
-    return score
+    return Tier(f"bundle {_version(engine)}", score, engine.moderator.thresholds)
+
+
+def _another_policy(folder: str | Path, got: Policy, wanted: Policy) -> BundleError:
+    return BundleError(
+        f"{folder} judges {', '.join(got.ids)}, the cascade it would be part of {', '.join(wanted.ids)}:"
+        " use bundles of the same policy"
+    )

@@ -18,6 +18,7 @@ from tamis.errors import ConfigError
 from tamis.ship.bundle import check_manifest
 from tamis.ship.service import metrics
 from tamis.ship.service.app import Settings, audit_salt, create_app
+from tamis.ship.service.fleet import Teachers
 from tamis.ship.service.keys import list_keys
 from tamis.store import Store
 
@@ -35,7 +36,7 @@ class _Workers(Multiprocess):
             listening.close()
 
 
-def serve(bundle: Path, config: ServeConfig, host: str, port: int, workers: int) -> None:
+def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port: int, workers: int) -> None:
     """Serve a bundle until the process is told to end.
 
     Raises:
@@ -51,7 +52,7 @@ def serve(bundle: Path, config: ServeConfig, host: str, port: int, workers: int)
             log.warning("nobody has a key yet: make one with `tamis keys add NAME`, with the same --store")
     with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="tamis-metrics-") as folder:
         log.info("serving %s at http://%s:%d", bundle, host, listening.getsockname()[1])
-        app = functools.partial(create_app, Settings(bundle.resolve(), config, workers))
+        app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers))
         # Its access log would hold the keys that Perspective's clients send in the address.
         settings = uvicorn.Config(
             app, workers=workers, factory=True, access_log=False, log_level="warning", server_header=False, ws="none"
