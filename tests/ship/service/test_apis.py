@@ -174,6 +174,20 @@ def test_a_key_may_come_as_google_sends_it(server: Running) -> None:
     assert (refused.status_code, refused.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
 
 
+def test_the_riskiest_part_of_a_long_comment_is_a_span(server: Running, http: httpx.Client) -> None:
+    (told,) = decide(http, TEXTS[4])
+    (place,) = told["evidence"]
+    body = {"comment": {"text": TEXTS[4]}, "requestedAttributes": {"FRAUD": {}}}
+    score = analyze(server, **body, spanAnnotations=True).json()["attributeScores"]["FRAUD"]
+    (span,) = score["spanScores"]
+    assert f"characters {span['begin']} to {span['end']}" == place
+    assert span["score"] == score["summaryScore"]
+    assert 0 <= span["begin"] < span["end"] <= len(TEXTS[4])
+    assert "spanScores" not in analyze(server, **body).json()["attributeScores"]["FRAUD"]
+    body["comment"] = {"text": "x"}
+    assert analyze(server, **body, spanAnnotations=True).json()["attributeScores"]["FRAUD"]["spanScores"] == []
+
+
 def test_a_comment_that_must_not_be_stored_is_not(bundles: Any, tmp_path: Any) -> None:
     from tests.ship.service.conftest import served
 

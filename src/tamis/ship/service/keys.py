@@ -82,7 +82,7 @@ def add_key(
         raise ConfigError(f"a key's name has 1 to {NAME_LENGTH} printable characters, got {len(name)}: change it")
     if not wanted or not set(wanted) <= set(get_args(Scope)):
         raise ConfigError(f"a key's scopes are {' and '.join(get_args(Scope))}, got {', '.join(wanted) or 'none'}")
-    if min(per_minute or 1, concurrency or 1) < 1:
+    if any(limit is not None and limit < 1 for limit in (per_minute, concurrency)):
         raise ConfigError("a key's limits are whole numbers from 1 up: leave one out to set no limit")
     key = PREFIX + secrets.token_urlsafe(32)
     row = {
@@ -193,4 +193,4 @@ def _digest(key: str) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

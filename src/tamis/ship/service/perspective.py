@@ -6,6 +6,7 @@ capitals (`FRAUD`), so that none is out of reach.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tamis.languages import language
 from tamis.policy import Policy
-from tamis.records import Action
+from tamis.records import Action, Decision
 from tamis.ship.service.answers import Answer, bearer, respond, service_of
 from tamis.ship.service.limits import parse, read_body
 from tamis.ship.service.mapping import counterparts, probability
@@ -22,6 +23,7 @@ from tamis.ship.service.schema import documented
 from tamis.taxonomies import PERSPECTIVE
 
 PATH = "/v1alpha1/comments:analyze"
+PLACE = re.compile(r"characters (\d+) to (\d+)")
 EMPTY = "comment.text is empty"
 DETAILS = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
 SUMMARY = {"summaryScore": {"value": 0.91, "type": "PROBABILITY"}}
@@ -173,7 +175,10 @@ def response(
     for name, ids in attributes.items():
         value, least = probability(decision.probabilities, ids, policy), asked.requestedAttributes[name].scoreThreshold
         if decision.probabilities and value >= (least or 0):
-            scores[name] = {"summaryScore": {"value": value, "type": "PROBABILITY"}}
+            summary = {"value": value, "type": "PROBABILITY"}
+            scores[name] = {"summaryScore": summary} | (
+                {"spanScores": spans(decision, summary)} if asked.spanAnnotations else {}
+            )
     token = {} if asked.clientToken is None else {"clientToken": asked.clientToken}
     return {
         "attributeScores": scores,
@@ -182,6 +187,12 @@ def response(
         **token,
         "tamis": {"id": answer.id, "action": decision.action, "category": decision.category},
     }
+
+
+def spans(decision: Decision, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where the window that speaks for a long text is, with the score of the whole; nothing for a short one."""
+    found = [PLACE.fullmatch(one) for one in decision.scores.evidence]
+    return [{"begin": int(one[1]), "end": int(one[2]), "score": summary} for one in found if one]
 
 
 def error(refusal: Refusal) -> tuple[int, dict[str, Any]]:
