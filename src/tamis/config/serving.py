@@ -94,10 +94,9 @@ class ServeConfig(Section):
     """How a bundle is served."""
 
     store: str = Field("tamis.sqlite", description="Database of the keys and of the decision log: a URL, or a file.")
-    log: Literal["durable", "buffered", "off"] = Field(
+    log: Literal["durable", "off"] = Field(
         "durable",
-        description="`durable` answers when the decision is on disk; `buffered` answers at once and may lose the last"
-        " ones when the process is killed; `off` logs nothing and knows no idempotency keys.",
+        description="`durable` answers when the decision is on disk; `off` logs nothing and knows no idempotency keys.",
     )
     keep_days: int | None = Field(None, ge=1, description="Keep whole texts, for so many days; null keeps a preview.")
     require_key: bool = Field(

@@ -24,7 +24,7 @@ from tamis.ship.bundle import BundleSpec, write_bundle
 from tamis.ship.service.keys import add_key
 from tamis.store import Store
 
-SLOW_START = 60.0
+SLOW_START = 200.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def served(bundle: Path, folder: Path, *options: str, settings: dict[str, object
             yield running
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(120)
 
 
 def _wait(running: Running) -> None:

@@ -34,7 +34,7 @@ def admin(running: Running, call: str = "", **body: str) -> httpx.Response:
     return httpx.post(f"{url}/{call}", headers=headers, json=body, timeout=30)
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
@@ -91,12 +91,12 @@ class Load:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_drops_nothing(bundles: Any, tmp_path: Path, workers: int) -> None:
-    with served(bundles[0], tmp_path, "--workers", str(workers), settings={"drain": 1.0}) as running:
-        with Load(running) as load:
+    with served(bundles[0], tmp_path, "--workers", str(workers), settings={"drain": 3.0}) as running:
+        with Load(running) as load, running.client as client:
             assert until(lambda: len(load.statuses) > 50)
             running.process.send_signal(signal.SIGTERM)
-            assert until(lambda: httpx.get(f"{running.url}/readyz").status_code == 503, 5)
-            assert running.process.wait(30) is not None
+            assert until(lambda: client.get("/readyz").status_code == 503)
+            assert running.process.wait(60) is not None
             assert until(lambda: len(load.refused) == 6)
         assert load.broken == []
         assert set(load.statuses) == {200}
@@ -220,7 +220,7 @@ BAD = {
 
 def tamis(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "tamis"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("case", sorted(BAD))
@@ -266,6 +266,6 @@ async def main():
 asyncio.run(main())
 """
     command = [sys.executable, "-c", code, str(bundles[0]), str(tmp_path / "s.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decisions"][0]["action"] in {"pass", "review", "block"}
