@@ -60,6 +60,16 @@ def test_a_lone_surrogate_and_a_nul_are_encoded(tokenizer: Path) -> None:
     assert len(encoder.encode(["\ud800", "a\0b"]).ids) == 2
 
 
+def test_the_same_tokenizer_is_read_once(tokenizer: Path, tmp_path: Path) -> None:
+    content = (tokenizer / "tokenizer.json").read_text(encoding="utf-8")
+    copy, other = tmp_path / "copy.json", tmp_path / "other.json"
+    copy.write_text(content, encoding="utf-8")
+    other.write_text(content + "\n", encoding="utf-8")
+    first, same, new = (Encoder.from_file(path, "{text}", 24) for path in (tokenizer / "tokenizer.json", copy, other))
+    assert first.tokenizer is same.tokenizer
+    assert first.tokenizer is not new.tokenizer
+
+
 def test_an_empty_text_has_one_token_to_judge(tokenizer: Path) -> None:
     encoder = Encoder.from_file(tokenizer / "tokenizer.json", "{text}", 24)
     assert [len(ids) for ids in encoder.encode(["", "a"]).ids] == [1, 1]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,10 +67,9 @@ class Encoder:
         Raises:
             MissingExtraError: tokenizers is not installed.
         """
-        tokenizer = need("tokenizers", "serve").Tokenizer.from_file(str(path))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return cls(tokenizer, template, max_tokens)
+        with path.open("rb") as file:
+            source = _Source(hashlib.file_digest(file, "sha256").hexdigest(), path)
+        return cls(_tokenizer(source), template, max_tokens)
 
     @property
     def template_hash(self) -> str:
@@ -113,6 +112,23 @@ class Encoder:
         """Where each of a text's windows is; costs more than the ids, and few texts have several windows."""
         offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
         return [f"characters {part[0][0]} to {part[-1][1]}" for part in overlapping(offsets, self._room)]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A tokenizer's file; one with the same content is the same."""
+
+    digest: str
+    path: Path = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(source: _Source) -> Tokenizer:
+    # A large one takes a second in which no other thread runs: a service that loads its next bundle would stand still.
+    tokenizer = need("tokenizers", "serve").Tokenizer.from_file(str(source.path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def overlapping(ids: list[T], size: int) -> list[list[T]]:

@@ -185,6 +185,27 @@ def test_too_much_is_refused_at_once_and_what_is_taken_is_answered(real: Moderat
     assert backend.rows < 200
 
 
+def test_what_could_only_just_be_in_time_is_refused(real: Moderator) -> None:
+    moderator, backend = watched(real)
+
+    async def work(engine: Engine) -> None:
+        engine.tokens_per_second = 10.0
+        backend.gate.clear()
+        before = asyncio.create_task(engine.score(["今天天气很好"] * 40, soon(1000)))
+        await asyncio.sleep(0)
+        # A tenth of a token for one more character.
+        needed = engine.depth / 10 + 0.1
+        with pytest.raises(Overloaded):
+            await engine.score(["a"], soon(needed / 0.9))
+        taken = asyncio.create_task(engine.score(["a"], soon(needed / 0.7)))
+        await asyncio.sleep(0)
+        backend.gate.set()
+        assert len(await before) == 40
+        assert len(await taken) == 1
+
+    run(moderator, work, wait=1000)
+
+
 def test_a_large_request_is_taken_alone_if_there_is_time(real: Moderator) -> None:
     moderator, _ = watched(real)
 

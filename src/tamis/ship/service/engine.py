@@ -37,6 +37,9 @@ AHEAD = 4
 LENGTHS = (16, 64, 256)
 """Tokens of the windows that are computed before an engine is ready."""
 
+SURE = 0.8
+"""Of a caller's time so much may be waited for: at the edge of it every second answer would come too late."""
+
 PACE, PER_BYTE = 1000.0, 0.3
 """Tokens a second, and of a byte of text, before any was computed."""
 
@@ -151,7 +154,7 @@ class Engine:
         if tokens / self.tokens_per_second > seconds:
             raise TooLate(TOO_LATE)
         # A request that finds nothing before it may be larger than what may wait.
-        limit = min(seconds, self.config.wait) if self.depth else seconds
+        limit = min(SURE * seconds, self.config.wait) if self.depth else seconds
         if (self.depth + tokens) / self.tokens_per_second > limit:
             raise Overloaded(self.depth / self.tokens_per_second)
 
