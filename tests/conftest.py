@@ -172,5 +172,5 @@ def _drop() -> None:
 
     engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS signals, notes, decisions, alembic_version"))
+        connection.execute(text("DROP TABLE IF EXISTS signals, notes, decisions, keys, alembic_version"))
     engine.dispose()

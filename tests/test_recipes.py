@@ -10,11 +10,12 @@ from tamis import plan
 from tamis.experiment import recipes_of
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
-from tamis.recipe import load_config, load_experiment
+from tamis.recipe import load_config, load_experiment, load_serving
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 MATRICES = [FOLDER / "matrix.yaml"]
-RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(MATRICES))
+SERVICE = FOLDER / "serve.yaml"
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - {*MATRICES, SERVICE})
 KINDS = {"openai", "gguf", "bundle", "ensemble", "none"}
 
 
@@ -38,6 +39,13 @@ def test_a_recipe_can_be_read(path: Path) -> None:
     assert config.student.model in CATALOGUE
     assert set(config.objective.distill) <= set(LOSSES)
     plan.check(config)
+
+
+def test_the_settings_of_a_service_can_be_read_and_are_its_defaults_but_for_the_tier() -> None:
+    assert f"tamis serve runs/demo/bundle --config recipes/{SERVICE.name}" in SERVICE.read_text(encoding="utf-8")
+    config = load_serving(SERVICE)
+    assert [tier.teacher.kind for tier in config.tiers if tier.teacher] == ["openai"]
+    assert config.require_key
 
 
 def test_the_variants_of_a_matrix_are_recipes() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,41 @@ def test_the_template_frames_every_window(tokenizer: Path) -> None:
     assert windows.owner.count(0) > 1
 
 
+def test_it_is_told_where_the_windows_of_a_long_text_are(tokenizer: Path, small_policy: Policy) -> None:
+    encoder = Encoder.from_file(tokenizer / "tokenizer.json", "{text}", 24)
+    text = "\ud800" + "今天天气很好，注册就送彩金。" * 8
+    windows = encoder.encode(["nice", text])
+    spans = [tuple(map(int, place.removeprefix("characters ").split(" to "))) for place in windows.places[1:]]
+    assert windows.places[0] == ""
+    assert (spans[0][0], spans[-1][1], len(spans)) == (0, len(text), windows.owner.count(1))
+    assert all(start < before_end < end for (_, before_end), (start, end) in pairwise(spans))
+    for ids, (start, end) in zip(windows.ids[1:], spans, strict=True):
+        # A window may begin or end within a character.
+        inside = encoder.tokenizer.decode(ids).strip("\ufffd")
+        assert inside in ("?" + text[1:])[start:end]
+        assert end - start - len(inside) <= 2
+    # The second text's riskiest window is its third.
+    logits = np.zeros((len(windows.ids), 3), dtype=np.float32)
+    logits[3, 1] = 5
+    assert [one.evidence for one in scores_of(logits, windows.owner, small_policy, 1.0, windows.places)] == [
+        (),
+        (windows.places[3],),
+    ]
+
+
 def test_a_lone_surrogate_and_a_nul_are_encoded(tokenizer: Path) -> None:
     encoder = Encoder.from_file(tokenizer / "tokenizer.json", "{text}", 24)
     assert len(encoder.encode(["\ud800", "a\0b"]).ids) == 2
+
+
+def test_the_same_tokenizer_is_read_once(tokenizer: Path, tmp_path: Path) -> None:
+    content = (tokenizer / "tokenizer.json").read_text(encoding="utf-8")
+    copy, other = tmp_path / "copy.json", tmp_path / "other.json"
+    copy.write_text(content, encoding="utf-8")
+    other.write_text(content + "\n", encoding="utf-8")
+    first, same, new = (Encoder.from_file(path, "{text}", 24) for path in (tokenizer / "tokenizer.json", copy, other))
+    assert first.tokenizer is same.tokenizer
+    assert first.tokenizer is not new.tokenizer
 
 
 def test_an_empty_text_has_one_token_to_judge(tokenizer: Path) -> None:

@@ -35,6 +35,10 @@ audit_app = typer.Typer(
     no_args_is_help=True, help="The decision log.\n\nExample: `tamis audit verify --store runs/demo/store.sqlite`"
 )
 app.add_typer(audit_app, name="audit")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Keys of the service.\n\nExample: `tamis keys add shop --store tamis.sqlite`"
+)
+app.add_typer(keys_app, name="keys")
 err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
@@ -167,6 +171,90 @@ def audit_forget(name: Annotated[str, typer.Argument(metavar="ID")], store: Url)
 
     with Store.open(store, create=False) as opened:
         Console().print(f"{forget(opened, name)} decisions have forgotten their text")
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings, see recipes/serve.yaml.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file, instead of the settings'."),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Answer moderation requests over HTTP with a bundle.
+
+    Example: `tamis serve runs/demo/bundle --port 8000 --store tamis.sqlite`
+    """
+    from tamis.recipe import load_serving
+    from tamis.ship.service.serve import serve
+    from tamis.tiers import teachers
+
+    settings = load_serving(config, [*(set_ or []), *([f"store={store}"] if store else [])])
+    serve(bundle, settings, teachers, host, port, workers)
+
+
+KeyStore = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="For people: whose it is.")],
+    store: KeyStore = "tamis.sqlite",
+    scope: Annotated[list[str] | None, typer.Option(help="`moderate` (default) or `admin`; repeatable.")] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Requests a minute; no limit without it.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests at the same time; no limit without it.")] = None,
+) -> None:
+    """Make a key and print it; it is not kept and cannot be shown again.
+
+    Example: `tamis keys add shop --per-minute 600 --concurrency 8 --store tamis.sqlite`
+    """
+    from tamis.ship.service.keys import add_key
+    from tamis.store import Store
+
+    with Store.open(store) as opened:
+        # Plain, so that it can be piped.
+        typer.echo(add_key(opened, name, scope or ["moderate"], per_minute, concurrency))
+
+
+@keys_app.command("list")
+def keys_list(store: KeyStore = "tamis.sqlite") -> None:
+    """List the keys, without what would let anybody in.
+
+    Example: `tamis keys list --store tamis.sqlite`
+    """
+    from tamis.ship.service.keys import list_keys
+    from tamis.store import Store
+
+    table = Table("id", "name", "scopes", "a minute", "at a time", "created", "revoked")
+    with Store.open(store, create=False) as opened:
+        for key in list_keys(opened):
+            limits = [str(limit or "") for limit in (key.per_minute, key.concurrency)]
+            times = [(time or "")[:19] for time in (key.created, key.revoked)]
+            table.add_row(key.id, escape(key.name), " ".join(key.scopes), *limits, *times)
+    Console().print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    name: Annotated[str, typer.Argument(metavar="ID|NAME", help="A key's id, or a name, of which all are meant.")],
+    store: KeyStore = "tamis.sqlite",
+) -> None:
+    """Revoke a key; a running service follows within a second.
+
+    Example: `tamis keys revoke shop --store tamis.sqlite`
+    """
+    from tamis.ship.service.keys import revoke_key
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        Console().print(f"{revoke_key(opened, name)} keys are revoked")
 
 
 @app.command()

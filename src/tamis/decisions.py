@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -119,13 +120,14 @@ class DecisionLog:
         self._writer = Thread(target=self._run, name="decision log", daemon=True)
         self._writer.start()
 
-    def add(self, decision: Decision, text: str, key: str) -> Future[Logged]:
+    def add(self, decision: Decision, text: str, key: str | None = None) -> Future[Logged]:
         """Hand over a decision; the result is there once it is committed.
 
         Args:
             decision: its id is the content hash of the text.
             text: what was judged.
-            key: idempotency key; a second decision with it changes nothing and gets what the first one got.
+            key: idempotency key; a second decision with it changes nothing and gets what the first one got. Without
+                one the decision is a first.
 
         Returns:
             A future; it fails with a `ConfigError` when the database cannot be written, and with a `DataError` when
@@ -135,7 +137,7 @@ class DecisionLog:
             DataError: a key that is empty, longer than 200 characters or not printable.
             ConfigError: the log is closed.
         """
-        if not 0 < len(key) <= KEY_LENGTH or not key.isprintable():
+        if key is not None and (not 0 < len(key) <= KEY_LENGTH or not key.isprintable()):
             raise DataError(
                 f"an idempotency key has 1 to {KEY_LENGTH} printable characters, got {len(key)}: shorten it"
             )
@@ -263,6 +265,7 @@ def preview(text: str) -> str:
     return f"{''.join(map(_masked, text[:PREVIEW]))}…{''.join(map(_masked, text[-PREVIEW:]))}"
 
 
+@lru_cache(maxsize=4096)
 def _masked(character: str) -> str:
     plain = unicodedata.normalize("NFKC", character)
     letter = next((one for one in plain if one.isalnum()), character)
@@ -271,14 +274,15 @@ def _masked(character: str) -> str:
     return MASKS.get(unicodedata.category(letter)[0], character)
 
 
-def _row(decision: Decision, text: str, key: str, now: datetime, days: int | None) -> dict[str, Any]:
+def _row(decision: Decision, text: str, key: str | None, now: datetime, days: int | None) -> dict[str, Any]:
     """All of a row but its place in the chain."""
     scores = decision.scores
     told = {"probabilities": dict(scores.probabilities), "risk": scores.risk, "uncertainty": scores.uncertainty}
     kept = {"salt": secrets.token_hex(16), "preview": preview(text)} | ({} if days is None else {"text": text})
+    name = uuid.uuid4().hex
     return {
-        "id": uuid.uuid4().hex,
-        "key": key,
+        "id": name,
+        "key": name if key is None else key,
         "time": _stamp(now),
         "content": decision.id,
         "action": decision.action,
@@ -297,8 +301,9 @@ def _row(decision: Decision, text: str, key: str, now: datetime, days: int | Non
 def _append(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Logged | Exception]:
     """Chain and insert rows whose keys are new; what each caller gets, in the order of `rows`."""
     columns = decisions_table.c
-    keys = {row["key"] for row in rows}
-    known = {row["key"]: dict(row) for row in connection.execute(_by_key(keys)).mappings()}
+    # A row's own id is nobody's key yet.
+    keys = {row["key"] for row in rows if row["key"] != row["id"]}
+    known = {row["key"]: dict(row) for row in connection.execute(_by_key(keys)).mappings()} if keys else {}
     tip = connection.execute(select(columns.number, columns.hash).order_by(columns.number.desc()).limit(1)).first()
     number, head = (tip.number, tip.hash) if tip else (0, GENESIS)
     answers: list[Logged | Exception] = []

@@ -12,7 +12,11 @@
     ├── TrainingError       training that cannot start or go on
     ├── GateError           a student that does not reach what the recipe asks
     ├── BundleError         a bundle that must not be served
-    └── MissingExtraError   a package of another stage is not installed
+    ├── MissingExtraError   a package of another stage is not installed
+    └── ServiceError        a request the service does not answer now
+        ├── Overloaded      too much waits
+        ├── TooLate         the caller's time is over
+        └── Closing         the service is about to end
 
 Every message is one sentence a person can act on: what, where, got and wanted, and the next step.
 """
@@ -75,6 +79,32 @@ class BundleError(TamisError):
 
 class MissingExtraError(TamisError):
     """A package of another stage is not installed."""
+
+
+class ServiceError(TamisError):
+    """A request the service does not answer now."""
+
+
+class Overloaded(ServiceError):
+    """Too much waits.
+
+    Args:
+        retry_after: seconds in which what waits now is done.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            f"more texts wait than can be answered in time: send the request again in {retry_after:.1f} seconds"
+        )
+        self.retry_after = retry_after
+
+
+class TooLate(ServiceError):
+    """The answer was not there in time."""
+
+
+class Closing(ServiceError):
+    """Nothing more is taken."""
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -47,7 +47,9 @@ def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
     """What decides the splits: settings, policy, and the files as they are now."""
     local = [path for source in config.data.sources if is_local(source) for path in files(source)]
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in local]
-    return [config.data.model_dump(mode="json"), policy.model_dump(mode="json"), stamps]
+    # What a category is called elsewhere changes no model.
+    judged = policy.model_dump(mode="json", exclude={"categories": {"__all__": {"counterparts"}}})
+    return [config.data.model_dump(mode="json"), judged, stamps]
 
 
 def label_inputs(config: RunConfig) -> Any:

@@ -16,18 +16,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tamis.errors import DataError, PolicyError
 from tamis.records import Action, Example, Scores, uncertainty
+from tamis.taxonomies import TAXONOMIES
 
 Language = Literal["zh", "en"]
 Texts = dict[Language, str]
 TextLists = dict[Language, tuple[str, ...]]
 Kind = Literal["single_label", "multi_label", "ordinal"]
+Taxonomy = Literal["openai", "perspective"]
 
 HOLDS = 0.5
 """Probability from which a category is named where several may hold."""
 
 
 class Category(BaseModel):
-    """One category: what it is called, what it covers and how bad it is (severity 0 to 3)."""
+    """One category: what it is called, what it covers and how bad it is (severity 0 to 3).
+
+    `counterparts` are the names it has in other taxonomies, for clients that know those.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +44,16 @@ class Category(BaseModel):
     definition: Texts
     positive: TextLists = {}
     negative: TextLists = {}
+    counterparts: dict[Taxonomy, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _known_counterparts(self) -> Self:
+        for taxonomy, names in self.counterparts.items():
+            unknown = [name for name in names if name not in TAXONOMIES[taxonomy]]
+            if unknown or self.benign:
+                wrong = f"no {unknown[0]!r}" if unknown else "no name for what breaks no rule"
+                raise ValueError(f"{taxonomy} has {wrong}; it has {', '.join(TAXONOMIES[taxonomy])}")
+        return self
 
 
 class Actions(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tamis.config import RunConfig, Section
+from tamis.config import RunConfig, Section, ServeConfig
 from tamis.errors import ConfigError
 from tamis.matrix import ExperimentConfig
 
@@ -35,6 +35,16 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         ConfigError: no such file, not YAML, an unknown key or a value out of range.
     """
     return _checked(ExperimentConfig, _overridden(read_tree(path), overrides), where=str(path))
+
+
+def load_serving(path: str | Path | None, overrides: Iterable[str] = ()) -> ServeConfig:
+    """Read how a service is configured, as `load_config` reads a recipe; without a file everything is as by default.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    tree = read_tree(path) if path else {}
+    return _checked(ServeConfig, _overridden(tree, overrides), where=str(path or "--set"))
 
 
 def parse_config(tree: Any, where: str = "recipe") -> RunConfig:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from tamis.records import Scores
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+T = TypeVar("T")
+
 SLOT = "{text}"
 WORTHWHILE, SIMILAR = 192, 0.75
 Array = npt.NDArray[np.float32]
@@ -31,10 +33,11 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Windows:
-    """Token ids of each window and the index of the text it belongs to."""
+    """Token ids of each window, the index of the text it belongs to, and where in a text of several windows it is."""
 
     ids: list[list[int]]
     owner: list[int]
+    places: list[str]
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,9 @@ class Encoder:
         Raises:
             MissingExtraError: tokenizers is not installed.
         """
-        tokenizer = need("tokenizers", "serve").Tokenizer.from_file(str(path))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return cls(tokenizer, template, max_tokens)
+        with path.open("rb") as file:
+            source = _Source(hashlib.file_digest(file, "sha256").hexdigest(), path)
+        return cls(_tokenizer(source), template, max_tokens)
 
     @property
     def template_hash(self) -> str:
@@ -98,16 +100,38 @@ class Encoder:
         head, tail = self._frame
         # A lone surrogate cannot be encoded; it becomes a question mark rather than an error.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        ids: list[list[int]] = []
-        owner: list[int] = []
+        windows = Windows([], [], [])
         for index, encoding in enumerate(self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
-            for part in overlapping(encoding.ids, self._room):
-                ids.append(head + part + tail or self._blank)
-                owner.append(index)
-        return Windows(ids, owner)
+            parts = overlapping(encoding.ids, self._room)
+            windows.ids.extend(head + part + tail or self._blank for part in parts)
+            windows.owner.extend([index] * len(parts))
+            windows.places.extend(self._places(clean[index]) if len(parts) > 1 else [""])
+        return windows
+
+    def _places(self, text: str) -> list[str]:
+        """Where each of a text's windows is; costs more than the ids, and few texts have several windows."""
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        return [f"characters {part[0][0]} to {part[-1][1]}" for part in overlapping(offsets, self._room)]
 
 
-def overlapping(ids: list[int], size: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Source:
+    """A tokenizer's file; one with the same content is the same."""
+
+    digest: str
+    path: Path = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(source: _Source) -> Tokenizer:
+    # A large one takes a second in which no other thread runs: a service that loads its next bundle would stand still.
+    tokenizer = need("tokenizers", "serve").Tokenizer.from_file(str(source.path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def overlapping(ids: list[T], size: int) -> list[list[T]]:
     """Cut `ids` into windows of `size` that overlap by a quarter; the last one ends with the text."""
     if len(ids) <= size:
         return [ids]
@@ -155,15 +179,25 @@ def probabilities_of(logits: Array, policy: Policy, temperature: float = 1.0) ->
 
 def worst(probabilities: Array, owner: Sequence[int], policy: Policy) -> Array:
     """The row of each text's riskiest window: (windows, categories) -> (texts, categories)."""
+    return probabilities[riskiest(probabilities, owner, policy)]
+
+
+def riskiest(probabilities: Array, owner: Sequence[int], policy: Policy) -> Ids:
+    """The index of each text's riskiest window: (windows, categories) -> (texts,)."""
     harmful = probabilities * np.asarray(policy.harm, dtype=np.float32)
     risk = harmful.max(axis=1) if policy.kind == "multi_label" else harmful.sum(axis=1)
     order = np.lexsort((risk, np.asarray(owner)))
     owners = np.asarray(owner)[order]
     last = np.append(owners[1:] != owners[:-1], True)
-    return probabilities[order[last]]
+    return order[last]
 
 
-def scores_of(logits: Array, owner: Sequence[int], policy: Policy, temperature: float = 1.0) -> list[Scores]:
-    """Scores of each text from the logits of its windows."""
-    rows = worst(probabilities_of(logits, policy, temperature), owner, policy)
-    return [policy.scores(dict(zip(policy.ids, map(float, row), strict=True))) for row in rows]
+def scores_of(
+    logits: Array, owner: Sequence[int], policy: Policy, temperature: float = 1.0, places: Sequence[str] = ()
+) -> list[Scores]:
+    """Scores of each text from the logits of its windows; their evidence is where the riskiest one is, if told."""
+    probabilities = probabilities_of(logits, policy, temperature)
+    chosen, ids = riskiest(probabilities, owner, policy), policy.ids
+    found = [(places[i],) if places and places[i] else () for i in chosen]
+    rows = probabilities[chosen].tolist()
+    return [policy.scores(dict(zip(ids, row, strict=True)), where) for row, where in zip(rows, found, strict=True)]

@@ -11,11 +11,12 @@ from tamis.config.data import DataConfig, PolicyConfig, SourceConfig, SplitConfi
 from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, ReportConfig, TargetConfig, ThresholdsConfig
 from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
 from tamis.config.section import Section
-from tamis.config.serving import CascadeConfig, ExportConfig
+from tamis.config.serving import BatchConfig, CascadeConfig, ExportConfig, LimitsConfig, ServeConfig, TierConfig
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
 
 __all__ = [
     "AssistantConfig",
+    "BatchConfig",
     "BudgetConfig",
     "CascadeConfig",
     "CostsConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ExportConfig",
     "FewShotConfig",
     "GateConfig",
+    "LimitsConfig",
     "LoraConfig",
     "ObjectiveConfig",
     "PcloraConfig",
@@ -31,6 +33,7 @@ __all__ = [
     "ReportConfig",
     "RunConfig",
     "Section",
+    "ServeConfig",
     "SourceConfig",
     "SplitConfig",
     "SplitName",
@@ -40,6 +43,7 @@ __all__ = [
     "TeacherConfig",
     "TeachingConfig",
     "ThresholdsConfig",
+    "TierConfig",
     "TrainConfig",
 ]
 

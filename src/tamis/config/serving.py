@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tamis.config.section import Section
+from tamis.config.teaching import TeacherConfig
 
 
 class ExportConfig(Section):
@@ -42,3 +43,79 @@ class CascadeConfig(Section):
     open_seconds: float = Field(30.0, gt=0, description="For this long; then one request tries it.")
     deadline: float = Field(2.0, gt=0, description="Seconds a text may take; what is not decided then is reviewed.")
     audit: float = Field(0.01, ge=0, le=1, description="Share of passed texts that a person looks at all the same.")
+
+
+class TierConfig(Section):
+    """Who is asked when those before are not sure: a larger student, or a teacher at an endpoint."""
+
+    bundle: str | None = Field(None, description="Folder of a bundle for the same policy, which decides by its own.")
+    teacher: TeacherConfig | None = Field(None, description="A teacher as in a recipe, asked once a text.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.bundle is None) == (self.teacher is None):
+            raise ValueError("a tier is a `bundle` or a `teacher`: name one of them")
+        if self.teacher is not None and self.teacher.kind not in ("openai", "gguf"):
+            raise ValueError(f"a tier's teacher is of kind openai or gguf, got {self.teacher.kind}: or name a `bundle`")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.bundle if self.bundle is not None else self.teacher.model if self.teacher is not None else ""
+
+
+class BatchConfig(Section):
+    """How texts of many requests are computed together."""
+
+    tokens: int = Field(
+        512,
+        ge=16,
+        description="Tokens of a batch, padding included. More make a processor no faster and every text wait longer;"
+        " a GPU wants many more.",
+    )
+    wait: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds of work that may wait; more is refused with a 429. Alone a request may be larger.",
+    )
+
+
+class LimitsConfig(Section):
+    """What a request may hold; more is refused before it is read."""
+
+    body: int = Field(2_000_000, ge=1_000, description="Bytes of a request.")
+    texts: int = Field(256, ge=1, description="Texts of a request.")
+    characters: int = Field(20_000, ge=1, description="Characters of a text; longer ones the caller must split.")
+    depth: int = Field(16, ge=2, le=100, description="How deep JSON may be nested.")
+
+
+class ServeConfig(Section):
+    """How a bundle is served."""
+
+    store: str = Field("tamis.sqlite", description="Database of the keys and of the decision log: a URL, or a file.")
+    log: Literal["durable", "off"] = Field(
+        "durable",
+        description="`durable` answers when the decision is on disk; `off` logs nothing and knows no idempotency keys.",
+    )
+    keep_days: int | None = Field(None, ge=1, description="Keep whole texts, for so many days; null keeps a preview.")
+    require_key: bool = Field(
+        True,
+        description="Without a key nothing is judged; false only at a loopback address. Admin calls need one always.",
+    )
+    timeout: float = Field(10.0, gt=0, description="Seconds a request may wait for its answer; then it gets a 503.")
+    drain: float = Field(
+        3.0, ge=0, description="Seconds after SIGTERM in which requests are still taken while `/readyz` says no."
+    )
+    watch: float = Field(1.0, gt=0, description="Seconds after which a worker has seen new keys and another bundle.")
+    limits: LimitsConfig = LimitsConfig()
+    batch: BatchConfig = BatchConfig()
+    cascade: CascadeConfig = CascadeConfig()
+    tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each of the `tiers` is asked once, got {', '.join(names)}: name different ones")
+        return self

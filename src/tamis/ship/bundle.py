@@ -105,7 +105,7 @@ class Moderator:
             return []
         windows = self.encoder.encode(texts)
         logits = logits_of(self.backend, windows.ids)
-        return self._scores(logits, windows.owner)
+        return self.scores(logits, windows.owner, windows.places)
 
     def scores_and_states(
         self, texts: Sequence[str], layers: Sequence[int]
@@ -126,10 +126,13 @@ class Moderator:
 
         windows = self.encoder.encode(texts)
         logits, states = outputs_of(self.backend.network, windows.ids, layers)
-        return self._scores(logits, windows.owner), states[np.unique(windows.owner, return_index=True)[1]]
+        return self.scores(logits, windows.owner, windows.places), states[
+            np.unique(windows.owner, return_index=True)[1]
+        ]
 
-    def _scores(self, logits: Array, owner: Sequence[int]) -> list[Scores]:
-        told = scores_of(logits, owner, self.policy, self.spec.temperature)
+    def scores(self, logits: Array, owner: Sequence[int], places: Sequence[str]) -> list[Scores]:
+        """Calibrated scores of each text from the logits of its windows; `owner` and `places` as `Windows` has them."""
+        told = scores_of(logits, owner, self.policy, self.spec.temperature, places)
         return self.calibration.apply(told, self.policy) if self.spec.curves else told
 
     def decide(self, text: str, scores: Scores) -> Decision:

@@ -176,22 +176,30 @@ class Cascade:
             for tier in self.tiers
         }
 
-    async def __call__(self, text: str, first: Decision) -> Decision:
+    def of(self, policy: Policy, thresholds: Thresholds) -> Cascade:
+        """The cascade of another student: it spends the same budgets, and its tiers are the same, up or down."""
+        other = replace(self, policy=policy, thresholds=thresholds)
+        other._states = self._states
+        return other
+
+    async def __call__(self, text: str, first: Decision, seconds: float = math.inf) -> Decision:
         """Carry on from the student's decision about a text.
 
         Args:
             text: what is judged.
             first: what `Moderator` decided; it stands where the student is sure.
+            seconds: how long the caller waits, where that is less than the deadline.
 
         Returns:
             The decision with its tiers, reasons and latency, always within the deadline and a little more.
         """
         began, lang = self.clock(), language(text)
+        until = began + min(seconds, self.config.deadline)
         steps = [step("student", first.scores, lang, self.thresholds, self.policy, self.config.band)]
         for tier in self.tiers:
             if steps[-1].sure:
                 break
-            steps.append(await self._ask(tier, text, lang, self.config.deadline - (self.clock() - began)))
+            steps.append(await self._ask(tier, text, lang, until - self.clock()))
         audited = is_audited(first.id, self.salt, self.config.audit)
         return conclude(first, steps, 1000 * (self.clock() - began), audited)
 

@@ -92,9 +92,9 @@ class EndpointTeacher:
         first = next(feed, None)
         if first is None:
             return
-        async with self._client(base_url) as client:
-            answering = await self._probed(client)
-            asking = {asyncio.create_task(self._signal(client, answering, first))}
+        async with self.client(base_url) as client:
+            answering = await self.probed(client)
+            asking = {asyncio.create_task(self.signal(client, answering, first))}
             asking |= self._more(client, answering, feed, self.config.concurrency - 1)
             try:
                 while asking:
@@ -115,9 +115,10 @@ class EndpointTeacher:
     def _more(
         self, client: AsyncOpenAI, answering: Answering, feed: Iterator[Example], n: int
     ) -> set[asyncio.Task[TeacherSignal]]:
-        return {asyncio.create_task(self._signal(client, answering, example)) for example in islice(feed, n)}
+        return {asyncio.create_task(self.signal(client, answering, example)) for example in islice(feed, n)}
 
-    def _client(self, base_url: str) -> AsyncOpenAI:
+    def client(self, base_url: str) -> AsyncOpenAI:
+        """What requests go through."""
         # The library retries 408, 409, 429, 5xx and lost connections with jitter and honours Retry-After.
         return AsyncOpenAI(
             base_url=base_url,
@@ -126,7 +127,12 @@ class EndpointTeacher:
             max_retries=self.config.retries,
         )
 
-    async def _probed(self, client: AsyncOpenAI) -> Answering:
+    async def probed(self, client: AsyncOpenAI) -> Answering:
+        """How the endpoint can be asked; found out once.
+
+        Raises:
+            TeacherError: it cannot.
+        """
         if self._answering is None:
             key = f"answering {self.fingerprint}"
             noted = self._store.note(key) if self._store else None
@@ -135,7 +141,12 @@ class EndpointTeacher:
                 self._store.set_note(key, self._answering.as_note())
         return self._answering
 
-    async def _signal(self, client: AsyncOpenAI, answering: Answering, example: Example) -> TeacherSignal:
+    async def signal(self, client: AsyncOpenAI, answering: Answering, example: Example) -> TeacherSignal:
+        """What the endpoint says of one example, before any correction.
+
+        Raises:
+            TeacherError: it cannot be asked at all.
+        """
         replies: list[Reply] = []
         found: list[dict[str, float]] = []
         for order in range(self.prompt.orders):

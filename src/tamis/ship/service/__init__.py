@@ -1,0 +1,1 @@
+"""The moderation service: an HTTP server around a bundle."""

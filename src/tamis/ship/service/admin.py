@@ -1,0 +1,206 @@
+"""`/admin/bundles`: load, shadow, promote, roll back, list.
+
+What an admin call changes in the worker it comes to, it notes in the store under the folder the service was started
+with; every other worker sees the note within `watch` seconds and does the same. So a promotion outlives a restart, and
+a service that is started with another folder begins anew. A worker that cannot follow (the folder is gone, a file was
+changed) says so in its log, goes on with what it has, and `tamis_bundle_workers` shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from tamis.errors import BundleError, TamisError
+from tamis.ship.service import metrics
+from tamis.ship.service.answers import Service, bearer, respond, service_of
+from tamis.ship.service.fleet import Fleet, Place
+from tamis.ship.service.keys import list_keys
+from tamis.ship.service.limits import parse, read_body
+from tamis.ship.service.native import ErrorResponse
+from tamis.ship.service.refusal import Refusal
+from tamis.ship.service.schema import documented
+
+log = logging.getLogger(__name__)
+PATH = "/admin/bundles"
+REFUSALS = (400, 401, 403, 409, 413, 422, 429)
+BUNDLE: dict[str, Any] = {
+    "name": "3f0c9a7be201",
+    "folder": "/srv/bundles/june",
+    "place": "live",
+    "policy": "default 1.0",
+}
+
+
+class LoadRequest(BaseModel):
+    """The folder of a bundle, on the machine that serves."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"folder": "/srv/bundles/june"}]})
+
+    folder: str = Field(min_length=1, max_length=4096)
+
+
+class NameRequest(BaseModel):
+    """The name of a loaded bundle."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "3f0c9a7be201"}]})
+
+    name: str = Field(min_length=1, max_length=64)
+
+
+class BundleOut(BaseModel):
+    """A loaded bundle, and whether it is live, in shadow, the one before the live one, or just loaded."""
+
+    name: str
+    folder: str
+    place: Place
+    policy: str
+
+
+class BundlesResponse(BaseModel):
+    """The bundles of the worker that answers, and how its live one and the one in shadow agree."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"bundles": [BUNDLE], "agreement": {"pass/pass": 812}}]})
+
+    bundles: list[BundleOut]
+    agreement: dict[str, int]
+
+
+router = APIRouter()
+REFUSED = documented(NameRequest, BundlesResponse, ErrorResponse, REFUSALS)
+
+
+@router.get(
+    PATH, response_model=BundlesResponse, responses={401: {"model": ErrorResponse}, 403: {"model": ErrorResponse}}
+)
+async def list_bundles(request: Request) -> Response:
+    """The bundles of the worker that answers."""
+    service = service_of(request)
+    with service.keyring.admit(bearer(request), "admin"):
+        return respond(_told(service))
+
+
+@router.post(f"{PATH}/load", **documented(LoadRequest, BundlesResponse, ErrorResponse, REFUSALS))
+async def load(request: Request) -> Response:
+    """Check, load and warm a bundle beside the live one."""
+    return await _change(request, LoadRequest, lambda service, asked: service.fleet.load(asked.folder))
+
+
+@router.post(f"{PATH}/shadow", **REFUSED)
+async def shadow(request: Request) -> Response:
+    """Let a loaded bundle judge a copy of the traffic, without a say."""
+    return await _change(request, NameRequest, lambda service, asked: service.fleet.shadow(asked.name))
+
+
+@router.post(f"{PATH}/promote", **REFUSED)
+async def promote(request: Request) -> Response:
+    """Let a loaded bundle decide from now on; requests that are under way are answered by the one before."""
+    return await _change(request, NameRequest, lambda service, asked: service.fleet.promote(asked.name))
+
+
+@router.post(f"{PATH}/unload", **REFUSED)
+async def unload(request: Request) -> Response:
+    """Take a bundle out of memory that is not live."""
+    return await _change(request, NameRequest, lambda service, asked: service.fleet.unload(asked.name))
+
+
+@router.post(
+    f"{PATH}/rollback",
+    response_model=BundlesResponse,
+    responses={status: {"model": ErrorResponse} for status in (401, 403, 409, 429)},
+)
+async def rollback(request: Request) -> Response:
+    """Let the bundle before the live one decide again."""
+    return await _change(request, None, lambda service, _: service.fleet.rollback())
+
+
+async def _change(
+    request: Request, model: type[BaseModel] | None, work: Callable[[Service, Any], Awaitable[object]]
+) -> Response:
+    """Change this worker's bundles, and note it for the others."""
+    service = service_of(request)
+    with service.keyring.admit(bearer(request), "admin"):
+        limits = service.config.limits
+        asked = parse(model, await read_body(request, limits), limits) if model else None
+        try:
+            async with service.changing:
+                await work(service, asked)
+                service.followed = _wanted(service)
+                await asyncio.to_thread(service.store.set_note, service.note, service.followed)
+        except TamisError as error:
+            raise Refusal("refused", str(error)) from None
+        return respond(_told(service))
+
+
+def _told(service: Service) -> dict[str, Any]:
+    slots = service.fleet.slots
+    agreement = {f"{a}/{b}": n for slot in slots if slot.place == "shadow" for (a, b), n in slot.agreement.items()}
+    bundles = [{"name": s.name, "folder": s.folder, "place": s.place, "policy": s.policy} for s in slots]
+    return {"bundles": bundles, "agreement": agreement}
+
+
+def _wanted(service: Service) -> list[list[str]]:
+    return [[slot.name, slot.folder, slot.place] for slot in service.fleet.slots]
+
+
+async def watch(service: Service) -> None:
+    """Look again and again; what goes wrong is said, and the service goes on with what it knows."""
+    while True:
+        await asyncio.sleep(service.config.watch)
+        await look(service)
+        measure(service)
+
+
+async def look(service: Service) -> None:
+    """See which keys there are, and which bundles another worker was told to have."""
+    try:
+        service.keyring.know(await asyncio.to_thread(list_keys, service.store))
+        async with service.changing:
+            wanted = await asyncio.to_thread(service.store.note, service.note)
+            if wanted and wanted != service.followed:
+                # Once, be it possible or not: a folder that is gone would be tried each second.
+                service.followed = wanted
+                await follow(service.fleet, wanted)
+    except TamisError as error:
+        log.warning("%s", error)
+
+
+async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:
+    """Make a fleet hold exactly the bundles that are wanted, each a name, a folder and a place.
+
+    Raises:
+        BundleError: one of them must not be served, or its folder holds another one; what was live stays so.
+    """
+    held = {slot.name for slot in fleet.slots}
+    for name, folder, _ in wanted:
+        if name not in held and (await fleet.load(folder)).name != name:
+            raise BundleError(f"{folder} no longer holds bundle {name}: load what it holds, and promote that")
+    # The bundle before the live one is the one that was live before it.
+    for place, work in (("previous", fleet.promote), ("live", fleet.promote), ("shadow", fleet.shadow)):
+        for name, _, its in wanted:
+            if its == place:
+                await work(name)
+    for slot in fleet.slots:
+        if slot.name not in {name for name, _, _ in wanted}:
+            await fleet.unload(slot.name)
+
+
+def measure(service: Service) -> None:
+    """Set the gauges of this worker."""
+    fleet = service.fleet
+    metrics.QUEUE.set(fleet.engine.depth)
+    metrics.SPEED.set(fleet.engine.tokens_per_second)
+    metrics.READY.set(service.ready)
+    held: set[tuple[str, str]] = {(slot.name, slot.place) for slot in fleet.slots}
+    # What is held no more must be said, or the last number stays.
+    for name, place in service.shown | held:
+        metrics.BUNDLES.labels(name, place).set((name, place) in held)
+    service.shown = held
+    for slot in fleet.slots:
+        for (live, other), number in slot.agreement.items():
+            metrics.SHADOW.labels(live, other).set(number)

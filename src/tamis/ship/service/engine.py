@@ -1,0 +1,268 @@
+"""A bundle behind a bounded queue: windows of many requests are computed together, in batches by a budget of tokens.
+
+    score() on the loop -> encoding thread -> computing thread -> score() on the loop
+
+Texts are tokenised while the batch before them is computed. What goes into a batch is chosen when the backend is free,
+not before: by then more has come in, and who gave up is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TypeVar
+
+import numpy as np
+
+from tamis.config import BatchConfig
+from tamis.errors import Closing, Overloaded, TooLate
+from tamis.records import NO_ANSWER, Scores
+from tamis.ship.bundle import Moderator
+from tamis.windows import Array, by_length, padded
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AHEAD = 4
+"""Batches whose windows are sorted by length together."""
+
+LENGTHS = (16, 64, 256)
+"""Tokens of the windows that are computed before an engine is ready."""
+
+SURE = 0.8
+"""Of a caller's time so much may be waited for: at the edge of it every second answer would come too late."""
+
+PACE, PER_BYTE = 1000.0, 0.3
+"""Tokens a second, and of a byte of text, before any was computed."""
+
+NEWEST = 0.2
+"""Weight of the newest measurement in a running mean."""
+
+TOO_LATE = "the answer cannot be there in time: wait longer, or send fewer texts at a time"
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One request: its windows, and the logits of those that are computed."""
+
+    texts: Sequence[str]
+    size: int
+    until: float
+    done: asyncio.Future[list[Scores]]
+    rows: Sequence[Sequence[int]] = ()
+    owner: Sequence[int] = ()
+    places: Sequence[str] = ()
+    taken: int = 0
+    logits: dict[int, Array] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.done.done() or self.until <= time.monotonic()
+
+    def share(self, tokens: int) -> list[int]:
+        """The next windows, of about so many tokens together."""
+        first = self.taken
+        while self.taken < len(self.rows) and tokens > 0:
+            tokens -= len(self.rows[self.taken])
+            self.taken += 1
+        return list(range(first, self.taken))
+
+
+class Engine:
+    """Scores texts with one loaded bundle, for one event loop."""
+
+    def __init__(self, moderator: Moderator, config: BatchConfig) -> None:
+        """Start the threads; `warm` is to be called before the first request.
+
+        Args:
+            moderator: the loaded bundle.
+            config: tokens of a batch, and how much may wait.
+        """
+        self.moderator, self.config = moderator, config
+        self.depth = 0.0
+        """Tokens, as estimated from bytes, that are queued or being computed."""
+        self.tokens_per_second = PACE
+        self._per_byte = PER_BYTE
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._arrived: SimpleQueue[_Job | None] = SimpleQueue()
+        self._encoded: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads = [Thread(target=work, name=work.__name__, daemon=True) for work in (self._encode, self._compute)]
+        for thread in self._threads:
+            thread.start()
+
+    async def score(self, texts: Sequence[str], until: float) -> list[Scores]:
+        """Calibrated scores of texts, in their order, as `Moderator.score` gives them.
+
+        A text whose computation fails has no answer, which is reviewed and never passed.
+
+        Args:
+            texts: of one request.
+            until: when the caller stops waiting, on the clock of the loop.
+
+        Raises:
+            Overloaded: at once, when more waits than may, or than leaves time for these.
+            TooLate: at once, when there is not the time to compute these alone; later, when `until` has come.
+            Closing: the engine takes no more.
+        """
+        if not texts:
+            return []
+        size = sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
+        tokens = size * self._per_byte
+        self._admit(tokens, until - self._loop.time())
+        job = _Job(texts, size, until, self._loop.create_future())
+        self.depth += tokens
+        try:
+            async with asyncio.timeout_at(until):
+                self._arrived.put(job)
+                return await job.done
+        except TimeoutError:
+            raise TooLate(TOO_LATE) from None
+        finally:
+            self.depth -= tokens
+
+    def warm(self) -> None:
+        """Compute batches of typical lengths, so that no request waits for what is done once, and take the pace."""
+        most = self.moderator.encoder.max_tokens
+        ids = [np.ones((max(1, self.config.tokens // n), n), np.int64) for n in sorted({min(n, most) for n in LENGTHS})]
+        for _ in range(2):
+            began = time.monotonic()
+            for batch in ids:
+                self.moderator.backend.logits(batch, np.ones_like(batch))
+        self.tokens_per_second = sum(batch.size for batch in ids) / (time.monotonic() - began)
+
+    async def close(self) -> None:
+        """Answer all that was accepted, then end."""
+        if not self._closing:
+            self._closing = True
+            self._arrived.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _admit(self, tokens: float, seconds: float) -> None:
+        if self._closing:
+            raise Closing("this bundle is no longer served: send the request again")
+        if tokens / self.tokens_per_second > seconds:
+            raise TooLate(TOO_LATE)
+        # A request that finds nothing before it may be larger than what may wait.
+        limit = min(SURE * seconds, self.config.wait) if self.depth else seconds
+        if (self.depth + tokens) / self.tokens_per_second > limit:
+            raise Overloaded(self.depth / self.tokens_per_second)
+
+    def _encode(self) -> None:
+        """Texts to windows, all that wait at a time."""
+        ends = False
+        while not ends:
+            arrived, ends = drained(self._arrived, wait=True)
+            jobs = [job for job in arrived if not job.over]
+            try:
+                self._encode_jobs(jobs)
+            except BaseException as error:  # a panic of the tokenizer is no Exception, and must not end the thread
+                self._fail(jobs, error)
+        self._encoded.put(None)
+
+    def _encode_jobs(self, jobs: Sequence[_Job]) -> None:
+        if not jobs:
+            return
+        windows = self.moderator.encoder.encode([text for job in jobs for text in job.texts])
+        texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
+        ends = np.searchsorted(windows.owner, texts).tolist()
+        for job, text, first, last in zip(jobs, texts, ends, ends[1:], strict=False):
+            job.rows, job.places = windows.ids[first:last], windows.places[first:last]
+            job.owner = [owner - text for owner in windows.owner[first:last]]
+            self._encoded.put(job)
+        per_byte = sum(map(len, windows.ids)) / sum(job.size for job in jobs)
+        self._per_byte += NEWEST * (per_byte - self._per_byte)
+
+    def _compute(self) -> None:
+        """Windows to scores, a few batches at a time."""
+        waiting: deque[_Job] = deque()
+        ends = False
+        while waiting or not ends:
+            fresh, ended = drained(self._encoded, wait=not waiting) if not ends else ([], True)
+            ends = ended
+            waiting.extend(fresh)
+            began, rows = time.monotonic(), self._take(waiting)
+            done = sum(
+                self._compute_batch([rows[i] for i in batch])
+                for batch in by_length([len(job.rows[i]) for job, i in rows], self.config.tokens)
+            )
+            # Small batches say nothing of the pace when there is much to do.
+            if done >= self.config.tokens:
+                pace = done / (time.monotonic() - began)
+                self.tokens_per_second += NEWEST * (pace - self.tokens_per_second)
+
+    def _take(self, waiting: deque[_Job]) -> list[tuple[_Job, int]]:
+        """Windows of the next batches, from each request a batch's worth in turn: no long text holds up the others."""
+        rows: list[tuple[_Job, int]] = []
+        room = AHEAD * self.config.tokens
+        while waiting and room > 0:
+            job = waiting.popleft()
+            if job.over:
+                continue
+            part = job.share(self.config.tokens)
+            rows += [(job, i) for i in part]
+            room -= sum(len(job.rows[i]) for i in part)
+            if job.taken < len(job.rows):
+                waiting.append(job)
+        return rows
+
+    def _compute_batch(self, rows: Sequence[tuple[_Job, int]]) -> int:
+        """Compute the windows somebody waits for; returns their tokens."""
+        rows = [row for row in rows if not row[0].over]
+        if not rows:
+            return 0
+        try:
+            logits = self.moderator.backend.logits(*padded([job.rows[i] for job, i in rows]))
+            for (job, i), found in zip(rows, logits, strict=True):
+                job.logits[i] = found
+            self._finish([job for job in dict.fromkeys(job for job, _ in rows) if len(job.logits) == len(job.rows)])
+        except BaseException as error:
+            self._fail({job for job, _ in rows}, error)
+        return sum(len(job.rows[i]) for job, i in rows)
+
+    def _finish(self, jobs: Sequence[_Job]) -> None:
+        """Scores of the requests whose windows are all computed."""
+        if not jobs:
+            return
+        logits = np.stack([job.logits[i] for job in jobs for i in range(len(job.rows))])
+        texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
+        owner = [first + index for first, job in zip(texts, jobs, strict=False) for index in job.owner]
+        scores = self.moderator.scores(logits, owner, [place for job in jobs for place in job.places])
+        self._answer([(job, scores[first : first + len(job.texts)]) for first, job in zip(texts, jobs, strict=False)])
+
+    def _fail(self, jobs: Iterable[_Job], error: BaseException) -> None:
+        # The kind alone: a message may hold the text.
+        log.error("a batch could not be computed: %s", type(error).__name__)
+        self._answer([(job, [NO_ANSWER] * len(job.texts)) for job in jobs])
+
+    def _answer(self, answers: Sequence[tuple[_Job, list[Scores]]]) -> None:
+        self._loop.call_soon_threadsafe(_set, answers)
+
+
+def _set(answers: Sequence[tuple[_Job, list[Scores]]]) -> None:
+    for job, scores in answers:
+        if not job.done.done():
+            job.done.set_result(scores)
+
+
+def drained(queue: SimpleQueue[T | None], *, wait: bool) -> tuple[list[T], bool]:
+    """All that is in a queue, and whether its end (None) was; with `wait` at least one of them."""
+    found: list[T] = []
+    try:
+        item = queue.get(block=wait)
+        while item is not None:
+            found.append(item)
+            item = queue.get_nowait()
+    except Empty:
+        return found, False
+    return found, True
