@@ -11,7 +11,7 @@ from tamis.config.data import DataConfig, PolicyConfig, SourceConfig, SplitConfi
 from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, ReportConfig, TargetConfig, ThresholdsConfig
 from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
 from tamis.config.section import Section
-from tamis.config.serving import CascadeConfig, ExportConfig
+from tamis.config.serving import CascadeConfig, ExportConfig, RemoteConfig
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ObjectiveConfig",
     "PcloraConfig",
     "PolicyConfig",
+    "RemoteConfig",
     "ReportConfig",
     "RunConfig",
     "Section",
