@@ -30,7 +30,7 @@ def exported(model: str, max_tokens: int, folder: Path) -> Iterator[tuple[str, M
     policy = load_policy("default")
     student = build_student(StudentConfig(model=model, max_tokens=max_tokens), policy)
     parts = Parts(lambda whole: merged(student, whole=whole).network)
-    for backend, quantize in candidates("auto", "int8"):
+    for backend, quantize in candidates("auto", "int4", student.network):
         spec = BundleSpec.of(student.network.pooling, student.encoder, policy, backend=backend, quantize=quantize)
         bundle = write_bundle(parts, student.encoder, policy, spec, [], folder / f"{backend}-{quantize}")
         yield f"{backend} {quantize}", load_bundle(bundle)

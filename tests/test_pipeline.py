@@ -16,8 +16,10 @@ import yaml
 from safetensors.torch import load_file
 from tests.teach.conftest import FakeEndpoint, running
 from tests.tiny import SAID
+from typer.testing import CliRunner
 
 import tamis
+from tamis.cli import app
 from tamis.config import RunConfig
 from tamis.data import load_splits
 from tamis.deciding import Thresholds
@@ -270,3 +272,17 @@ def test_killed_while_labelling_and_while_training_it_ends_the_same(
     run(undisturbed)
     one, other = (load_file(Path(o) / "distill" / "best.safetensors") for o in (out, tmp_path / "whole"))
     assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_student_is_exported_again_for_another_backend_from_the_command_line(recipe: Callable[..., Path]) -> None:
+    path = recipe(teacher={"kind": "none"})
+    bundle = run(load_config(path, ["data.gold=null"]))
+    trained = (bundle.parent / "distill" / "trained.safetensors").stat().st_mtime_ns
+    text = "注册就送彩金"
+    risk = tamis.load(bundle)([text])[0].risk
+    for named in (["--backend", "gguf", "--quantize", "int8"], ["--backend", "adapter"]):
+        done = CliRunner().invoke(app, ["export", str(path), *named, "--set", "data.gold=null"], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert json.loads((bundle / "bundle.json").read_text())["backend"] == named[1]
+        assert tamis.load(bundle)([text])[0].risk == pytest.approx(risk, abs=0.05)
+    assert (bundle.parent / "distill" / "trained.safetensors").stat().st_mtime_ns == trained

@@ -52,17 +52,21 @@ def _verb(name: str, until: Stage, about: str, example: str) -> Callable[[Path, 
     """A command that runs a recipe up to one stage; earlier stages are reused where nothing changed."""
 
     def command(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
-        from tamis.pipeline import run
-        from tamis.recipe import load_config
-        from tamis.show import announce, conclude
-
-        config = load_config(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])
-        announce(config, until)
-        conclude(config, run(config, until=until))
+        _run(recipe, until, out, set_ or [])
 
     command.__doc__ = f"{about}\n\nExample: `{example}`"
     app.command(name)(command)
     return command
+
+
+def _run(recipe: Path, until: Stage, out: str | None, settings: list[str]) -> None:
+    from tamis.pipeline import run
+    from tamis.recipe import load_config
+    from tamis.show import announce, conclude
+
+    config = load_config(recipe, [*settings, *([f"out={out}"] if out else [])])
+    announce(config, until)
+    conclude(config, run(config, until=until))
 
 
 run_ = _verb(
@@ -78,7 +82,22 @@ distill = _verb(
 )
 evaluate = _verb("evaluate", "evaluate", "Measure on the test split.", "tamis evaluate recipes/demo.yaml")
 report = _verb("report", "report", "Write report.html.", "tamis report recipes/demo.yaml --set report.language=zh")
-export = _verb("export", "export", "Write the bundle.", "tamis export recipes/demo.yaml --out runs/demo")
+
+
+@app.command()
+def export(
+    recipe: Recipe,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Same as export.backend.")] = None,
+    quantize: Annotated[str | None, typer.Option("--quantize", metavar="BITS", help="Same as export.quantize.")] = None,
+    out: Out = None,
+    set_: Set = None,
+) -> None:
+    """Write the bundle.
+
+    Example: `tamis export recipes/demo.yaml --backend auto --quantize int8`
+    """
+    named = {"backend": backend, "quantize": quantize}
+    _run(recipe, "export", out, [*(set_ or []), *(f"export.{key}={value}" for key, value in named.items() if value)])
 
 
 @app.command()

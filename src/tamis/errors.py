@@ -12,6 +12,7 @@
     ├── TrainingError       training that cannot start or go on
     ├── GateError           a student that does not reach what the recipe asks
     ├── BundleError         a bundle that must not be served
+    ├── RemoteError         a server that computes for a bundle and does not
     ├── MissingExtraError   a package of another stage is not installed
     └── ServiceError        a request the service does not answer now
         ├── Overloaded      too much waits
@@ -75,6 +76,10 @@ class GateError(TamisError):
 
 class BundleError(TamisError):
     """A bundle that must not be served."""
+
+
+class RemoteError(TamisError):
+    """A server that computes for a bundle and does not answer, or not usably."""
 
 
 class MissingExtraError(TamisError):

@@ -97,7 +97,11 @@ class Network(nn.Module):
         Returns:
             (batch, categories) in float32, because 16-bit probabilities tie and saturate.
         """
-        hidden = self.base(input_ids=ids, attention_mask=mask, **self._positions(mask)).last_hidden_state
+        where = positions(mask, self._first_position)
+        return self.judge(self.base(input_ids=ids, attention_mask=mask, **where).last_hidden_state, mask)
+
+    def judge(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Logits from the last layer's states: (batch, length, width) and (batch, length) -> (batch, categories)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(self.state(hidden, mask).to(self.head.weight.dtype))
 
@@ -110,11 +114,10 @@ class Network(nn.Module):
         pooled = pool(hidden, mask, self.pooling).float()
         return functional.layer_norm(pooled, pooled.shape[-1:])
 
-    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
-        """Positions that count tokens, not padding, so that the side of the padding changes nothing."""
-        if self._first_position is None:
-            return {}
-        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + self._first_position}
+
+def positions(mask: Tensor, first: int | None) -> dict[str, Tensor]:
+    """Positions that count tokens, not padding, so that the side of the padding changes nothing."""
+    return {} if first is None else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + first}
 
 
 def first_position(base: nn.Module) -> int | None:

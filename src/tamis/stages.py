@@ -251,7 +251,8 @@ class Stages:
 
     def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
         """Write the bundle, load it again and see that it decides as the student does."""
-        parts = Parts(lambda whole: merged(student, whole=whole).network)
+        own = student.network, student.config.model, self.config.export.remote
+        parts = Parts(lambda whole: merged(student, whole=whole).network, *own)
         rows = [example.id for example in splits.train.gold]
 
         def write(backend: Name, quantize: Quantize, folder: Path) -> Path:
@@ -270,7 +271,7 @@ class Stages:
         def work(out: Path) -> None:
             trained = measured.calibration.over(scorer_of(student), self.policy)
             examples = splits.calibration.examples or splits.validation.examples
-            tried = candidates(self.config.export.backend, self.config.export.quantize)
+            tried = candidates(self.config.export.backend, self.config.export.quantize, student.network)
             parity = export_bundle(write, tried, trained, examples, out)
             log.info("bundle %s agrees with the trained student: %s", out, parity[ALL])
 

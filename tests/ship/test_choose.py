@@ -36,10 +36,16 @@ def write(student: Student) -> Write:
     return write
 
 
-def test_auto_tries_what_there_is() -> None:
-    assert candidates("onnx", "int8") == [("onnx", "int8")]
-    assert candidates("auto", "none") == [("torch", "none"), ("onnx", "none"), ("openvino", "none")]
-    assert candidates("auto", "int8") == [
+def test_auto_tries_what_there_is_and_suits(student: Student, tiny_qwen: Path, small_policy: Policy) -> None:
+    encoder = student.network
+    assert candidates("onnx", "int8", encoder) == [("onnx", "int8")]
+    assert candidates("remote", "none", encoder) == [("remote", "none")]
+    assert candidates("auto", "none", encoder) == [("torch", "none"), ("onnx", "none"), ("openvino", "none")]
+    decoder = build_student(StudentConfig(model=str(tiny_qwen)), small_policy).network
+    tried = candidates("auto", "int4", decoder)
+    assert tried[:5] == candidates("auto", "int8", encoder)
+    assert tried[5:] == [("gguf", "none"), ("gguf", "int8"), ("gguf", "int4")]
+    assert candidates("auto", "int8", encoder) == [
         ("torch", "none"),
         ("onnx", "none"),
         ("onnx", "int8"),
@@ -52,7 +58,7 @@ def test_the_fastest_that_decides_as_the_student_is_taken(
     write: Write, student: Student, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
-    parity = export_bundle(write, candidates("auto", "int8"), scorer_of(student), examples, out)
+    parity = export_bundle(write, candidates("auto", "int8", student.network), scorer_of(student), examples, out)
     assert parity[ALL].clear_flips <= 1
     moderator = load_bundle(out)
     table = moderator.spec.measured

@@ -1,4 +1,4 @@
-"""What computes a bundle's logits: torch, ONNX Runtime or OpenVINO.
+"""What computes a bundle's logits: torch, ONNX Runtime, OpenVINO, llama.cpp, a shared base, or a server.
 
 A backend turns padded ids and their mask into logits; template, windows and probabilities are those of `tamis.windows`
 for all of them, as in training. Nothing here imports torch before a bundle that needs it is opened or written.
@@ -17,14 +17,18 @@ import numpy as np
 
 from tamis.errors import BundleError, need
 from tamis.policy import Policy
+from tamis.ship.gguf import GgufBackend, holds, write_gguf
 from tamis.ship.graph import check_graph, exported, write_dynamic, write_float, write_weights
+from tamis.ship.head import HEAD, Head, write_head
+from tamis.ship.remote import open_remote, write_remote
 from tamis.windows import Array, Ids, by_length, padded
 
 if TYPE_CHECKING:
+    from tamis.config import RemoteConfig
     from tamis.network import Network, Pooling
 
-Name = Literal["torch", "onnx", "openvino"]
-Quantize = Literal["none", "int8"]
+Name = Literal["torch", "onnx", "openvino", "gguf", "adapter", "remote"]
+Quantize = Literal["none", "int8", "int4"]
 # Activations that share a scale. OpenVINO rounds none where the number does not divide a layer's width.
 GROUP = 128
 
@@ -42,30 +46,58 @@ class Parts:
 
     Args:
         merge: makes the network as it is served, or with True all of it in float32.
+        trained: the network as it was trained, adapters and base apart; without it the one that is served.
+        base: name of the base.
+        remote: the server that computes, where one does.
     """
 
-    def __init__(self, merge: Callable[[bool], Network]) -> None:
+    def __init__(
+        self,
+        merge: Callable[[bool], Network],
+        trained: Network | None = None,
+        base: str = "",
+        remote: RemoteConfig | None = None,
+    ) -> None:
         self._merge = merge
+        self._trained, self.base, self.remote = trained, base, remote
 
     @cached_property
     def network(self) -> Network:
         """The network as it is served by torch."""
         return self._merge(False)
 
+    @property
+    def trained(self) -> Network:
+        """The network as it was trained."""
+        return self._trained or self.network
+
+    @cached_property
+    def whole(self) -> Network:
+        """The network in float32."""
+        return self._merge(True)
+
     @cached_property
     def program(self) -> Any:
         """The float32 network as an ONNX program."""
-        return exported(self._merge(True))
+        return exported(self.whole)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One backend: the packages it needs, the extra that brings them, how its files are written and opened."""
+    """One backend: the packages it needs, the extra that brings them, how its files are written and opened.
+
+    `open` is given the bundle's folder, its pooling, policy and window length; `suits` says whether `auto` tries it.
+    """
 
     needs: tuple[str, ...]
     extra: str
     write: dict[Quantize, Callable[[Parts, Path], None]]
-    open: Callable[[Path, Pooling, Policy], Backend]
+    open: Callable[[Path, Pooling, Policy, int], Backend]
+    suits: Callable[[Network], bool] = lambda _network: True
+
+
+Open = Callable[[str, Path, "Pooling", Policy, int], Backend]
+"""Makes the backend of a bundle, as `open_backend` does."""
 
 
 def logits_of(backend: Backend, rows: Sequence[Sequence[int]], tokens: int = 4096) -> Array:
@@ -81,11 +113,19 @@ def installed(name: str) -> bool:
     return all(importlib.util.find_spec(package) for package in BACKENDS[name].needs)
 
 
-def open_backend(name: str, folder: Path, pooling: Pooling, policy: Policy) -> Backend:
+def open_backend(name: str, folder: Path, pooling: Pooling, policy: Policy, max_tokens: int) -> Backend:
     """The backend of a bundle.
+
+    Args:
+        name: of the backend.
+        folder: of the bundle.
+        pooling: of its student.
+        policy: of its student.
+        max_tokens: tokens of the longest window.
 
     Raises:
         BundleError: a backend this version does not have, or files it must not read.
+        RemoteError: a server computes whose key is not set.
         MissingExtraError: its packages are not installed.
     """
     if name not in BACKENDS:
@@ -93,7 +133,7 @@ def open_backend(name: str, folder: Path, pooling: Pooling, policy: Policy) -> B
     kind = BACKENDS[name]
     for package in kind.needs:
         need(package, kind.extra)
-    return kind.open(folder, pooling, policy)
+    return kind.open(folder, pooling, policy, max_tokens)
 
 
 class TorchBackend:
@@ -150,15 +190,11 @@ class OpenvinoBackend:
 
 
 def _write_torch(parts: Parts, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    network = parts.network
-    network.base.save_pretrained(folder / "model")  # type: ignore[operator]
-    head = {name: p.detach().contiguous() for name, p in network.head.named_parameters()}
-    save_file(head, folder / "head.safetensors")
+    parts.network.base.save_pretrained(folder / "model")  # type: ignore[operator]
+    write_head(parts.network, folder)
 
 
-def _open_torch(folder: Path, pooling: Pooling, policy: Policy) -> Backend:
+def _open_torch(folder: Path, pooling: Pooling, policy: Policy, _max_tokens: int) -> Backend:
     import torch
     from safetensors.torch import load_file
 
@@ -166,8 +202,24 @@ def _open_torch(folder: Path, pooling: Pooling, policy: Policy) -> Backend:
 
     base = load_base(folder / "model", torch.bfloat16 if bfloat16_is_fast() else torch.float32)
     network = Network(base, len(policy.ids), pooling, policy.kind)
-    network.head.load_state_dict(load_file(folder / "head.safetensors"))
+    network.head.load_state_dict(load_file(folder / HEAD))
     return TorchBackend(network)
+
+
+def _open_gguf(folder: Path, pooling: Pooling, policy: Policy, max_tokens: int) -> Backend:
+    return GgufBackend(folder, pooling, Head(folder / HEAD, policy), max_tokens)
+
+
+def _write_adapter(parts: Parts, folder: Path) -> None:
+    from tamis.ship.adapters import write_adapter
+
+    write_adapter(parts.trained, parts.base, folder)
+
+
+def _open_adapter(folder: Path, pooling: Pooling, policy: Policy, _max_tokens: int) -> Backend:
+    from tamis.ship.adapters import open_adapter
+
+    return open_adapter(folder, pooling, policy)
 
 
 BACKENDS: dict[str, Kind] = {
@@ -179,7 +231,7 @@ BACKENDS: dict[str, Kind] = {
             "none": lambda parts, folder: write_float(parts.program, folder),
             "int8": lambda parts, folder: write_dynamic(parts.program, folder),
         },
-        lambda folder, _pooling, _policy: OnnxBackend(check_graph(folder)),
+        lambda folder, *_: OnnxBackend(check_graph(folder)),
     ),
     "openvino": Kind(
         ("onnx", "openvino"),
@@ -188,7 +240,33 @@ BACKENDS: dict[str, Kind] = {
             "none": lambda parts, folder: write_float(parts.program, folder),
             "int8": lambda parts, folder: write_weights(parts.program, folder),
         },
-        lambda folder, _pooling, _policy: OpenvinoBackend(check_graph(folder)),
+        lambda folder, *_: OpenvinoBackend(check_graph(folder)),
+    ),
+    "gguf": Kind(
+        ("gguf", "xllamacpp"),
+        "serve",
+        {
+            "none": lambda parts, folder: write_gguf(parts.whole, "F16", folder),
+            "int8": lambda parts, folder: write_gguf(parts.whole, "Q8_0", folder),
+            "int4": lambda parts, folder: write_gguf(parts.whole, "Q4_0", folder),
+        },
+        _open_gguf,
+        suits=holds,
+    ),
+    # As fast as torch, for several students in the memory of one: a wish, not a measurement.
+    "adapter": Kind(
+        ("torch", "transformers", "peft"),
+        "train",
+        {"none": _write_adapter},
+        _open_adapter,
+        suits=lambda _network: False,
+    ),
+    "remote": Kind(
+        ("httpx",),
+        "serve",
+        {"none": lambda parts, folder: write_remote(parts.network, parts.remote, folder)},
+        lambda folder, _pooling, policy, _max_tokens: open_remote(folder, policy),
+        suits=lambda _network: False,
     ),
 }
 """Backends by the name that `export.backend` and a bundle's bundle.json give them."""

@@ -5,8 +5,11 @@ bundle.json         template, window length, pooling, calibration, thresholds, b
 policy.json         taxonomy, and the thresholds where bundle.json has none
 tokenizer.json      fast tokenizer
 model/              for torch: transformers folder with the merged weights (safetensors)
-head.safetensors    for torch: the head of categories or levels
-model.onnx          for the others: the whole network, its weights beside it in model.onnx.data
+head.safetensors    for all that stop at hidden states: the head of categories or levels
+model.onnx          for onnx and openvino: the whole network, its weights beside it in model.onnx.data
+model.gguf          for gguf: the transformer
+adapter_*           for adapter: its weights in peft's format; base.json names the base, whose weights are elsewhere
+remote.json         for remote: where the server is
 trained_on.txt      content ids of the rows whose human verdict it learnt, so that it never labels one as a teacher
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,11 +30,11 @@ import numpy.typing as npt
 import tamis
 from tamis.calibration import Calibration, Curve
 from tamis.deciding import ANY, Thresholds, decide
-from tamis.errors import BundleError
+from tamis.errors import BundleError, RemoteError
 from tamis.languages import language
 from tamis.policy import Policy, parse_policy
-from tamis.records import Decision, Scores, content_id
-from tamis.ship.backends import BACKENDS, Backend, Name, Parts, Quantize, TorchBackend, logits_of, open_backend
+from tamis.records import NO_ANSWER, Decision, Scores, content_id
+from tamis.ship.backends import BACKENDS, Backend, Name, Open, Parts, Quantize, TorchBackend, logits_of, open_backend
 from tamis.windows import Array, Encoder, scores_of
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FORBIDDEN = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".py", ".so"}
 AS_TOLD, BY_POLICY = Calibration(), Thresholds()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,23 @@ class Moderator:
         self.trained_on: frozenset[str] = frozenset()
 
     def __call__(self, texts: Sequence[str]) -> list[Decision]:
-        """Judge texts; each decision has `.probabilities`, `.category`, `.risk` and `.action`."""
-        return [self.decide(text, scores) for text, scores in zip(texts, self.score(texts), strict=True)]
+        """Judge texts; each decision has `.probabilities`, `.category`, `.risk` and `.action`.
+
+        Where a server that should compute them does not answer, all of them are reviewed.
+        """
+        try:
+            found = self.score(texts)
+        except RemoteError as error:
+            log.warning("%s; %d texts are reviewed", error, len(texts))
+            found = [NO_ANSWER] * len(texts)
+        return [self.decide(text, scores) for text, scores in zip(texts, found, strict=True)]
 
     def score(self, texts: Sequence[str]) -> list[Scores]:
-        """Calibrated scores of texts, as every scorer gives them."""
+        """Calibrated scores of texts, as every scorer gives them.
+
+        Raises:
+            RemoteError: a server should compute them and does not answer.
+        """
         if not texts:
             return []
         windows = self.encoder.encode(texts)
@@ -169,11 +186,16 @@ def _seal(folder: Path, spec: BundleSpec, out: Path) -> Path:
     return out
 
 
-def load_bundle(path: str | Path) -> Moderator:
+def load_bundle(path: str | Path, opened: Open = open_backend) -> Moderator:
     """Check every file of a bundle and load it.
+
+    Args:
+        path: of its folder.
+        opened: makes its backend.
 
     Raises:
         BundleError: no bundle, a file added, missing or changed, pickles or code, or a template that has drifted.
+        RemoteError: a server computes for it whose key is not set.
         MissingExtraError: the packages of its backend are not installed.
     """
     folder = Path(path)
@@ -183,7 +205,8 @@ def load_bundle(path: str | Path) -> Moderator:
     encoder = Encoder.from_file(folder / "tokenizer.json", spec.template, spec.max_tokens)
     if encoder.template_hash != spec.template_hash or policy.label_space != spec.label_space:
         raise BundleError(f"{folder}: template or label space differ from the trained ones: export the bundle again")
-    moderator = Moderator(open_backend(spec.backend, folder, spec.pooling, policy), encoder, policy, spec, version)
+    backend = opened(spec.backend, folder, spec.pooling, policy, spec.max_tokens)
+    moderator = Moderator(backend, encoder, policy, spec, version)
     moderator.trained_on = frozenset((folder / "trained_on.txt").read_text().split())
     return moderator
 

@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from tamis.records import Example, Scorer, Scores
 from tamis.ship.backends import BACKENDS, Name, Quantize, installed
 from tamis.ship.bundle import Moderator, load_bundle, place_bundle
 from tamis.ship.parity import ALL, Parity, compare, require_parity
 
+if TYPE_CHECKING:
+    from tamis.network import Network
+
 ROUNDS = 7
 TIMED = 256
 PARITY = "parity.json"
+PRECISIONS: tuple[Quantize, ...] = ("none", "int8", "int4")
 log = logging.getLogger(__name__)
 
 Write = Callable[[Name, Quantize, Path], Path]
@@ -41,12 +45,12 @@ class Candidate:
         return all(parity.holds for parity in self.parity.values())
 
 
-def candidates(backend: Name | Literal["auto"], quantize: Quantize) -> list[tuple[Name, Quantize]]:
-    """The backends and precisions that are tried; `auto` tries all that are installed."""
+def candidates(backend: Name | Literal["auto"], quantize: Quantize, network: Network) -> list[tuple[Name, Quantize]]:
+    """The backends and precisions that are tried; `auto` tries all that are installed and suit the network."""
     if backend != "auto":
         return [(backend, quantize)]
-    wanted: tuple[Quantize, ...] = ("none",) if quantize == "none" else ("none", "int8")
-    names = [cast("Name", name) for name in BACKENDS if installed(name)]
+    wanted = PRECISIONS[: PRECISIONS.index(quantize) + 1]
+    names = [cast("Name", name) for name, kind in BACKENDS.items() if installed(name) and kind.suits(network)]
     return [(name, bits) for name in names for bits in wanted if bits in BACKENDS[name].write]
 
 

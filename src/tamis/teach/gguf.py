@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tamis.config import TeacherConfig
-from tamis.errors import WeightsError, need
+from tamis.errors import WeightsError
+from tamis.models.llama import calm, llama_cpp
 from tamis.policy import Policy
 from tamis.records import Example
 from tamis.store import Store
@@ -43,27 +43,13 @@ class GgufServer:
             return f"{self._server.listening_address}/v1"
 
     def _start(self) -> Any:
-        xllamacpp = _llama_cpp()
+        xllamacpp = llama_cpp("train")
         try:
             return xllamacpp.Server(parameters(xllamacpp, self.path, self.slots))
         except (RuntimeError, ValueError, OSError) as error:
             raise WeightsError(
                 f"llama.cpp cannot load {self.path}: fetch it again, or give another GGUF file"
             ) from error
-
-
-def _llama_cpp() -> Any:
-    """The library, its OpenMP told to sleep when it waits.
-
-    Threads that spin lose half the speed, or more, as soon as another process wants a core.
-    """
-    before = os.environ.get("OMP_WAIT_POLICY")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        return need("xllamacpp", "train")
-    finally:
-        if before is None:
-            del os.environ["OMP_WAIT_POLICY"]
 
 
 def parameters(xllamacpp: Any, path: Path, slots: int) -> Any:
@@ -74,23 +60,11 @@ def parameters(xllamacpp: Any, path: Path, slots: int) -> Any:
     """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.hostnames = ["127.0.0.1"]
     params.port = _free_port()
     params.n_parallel = slots
     params.n_ctx = CONTEXT * slots
-    params.verbosity = -1
-    # Without it idle slots are copied to memory, which helps nobody here: their prefix stays where it is.
-    params.cache_ram_mib = 0
-    threads = cores()
-    for pool in (params.cpuparams, params.cpuparams_batch):
-        pool.n_threads = threads
-        pool.poll = 0
+    calm(params)
     return params
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_port() -> int:
