@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import insert, or_, select, update
 
-from tamis.decisions import decisions_table, forget, stamp
+from tamis.decisions import canonical, decisions_table, forget, stamp
 from tamis.languages import language
 from tamis.policy import Policy
 from tamis.records import Example, TeacherSignal, content_id
@@ -29,8 +29,8 @@ TEACHER = "teacher"
 class Said:
     """What one person or teacher said of a text.
 
-    `kind` is why they were asked (`review`, `audit`, `selected`, `second`, `appeal`, `imported`, `teacher`), `verdict` a
-    category, or several with a space between, `time` UTC, `probability` the teacher's own of its verdict.
+    `kind` is why they were asked (`review`, `audit`, `selected`, `second`, `appeal`, `imported`), or `teacher`. A
+    `verdict` is a category, or several with a space between; `time` is UTC, `probability` the teacher's of its verdict.
     """
 
     by: str
@@ -104,25 +104,31 @@ def truths(store: Store, policy: Policy) -> Truths:
 
 
 def gather(store: Store, policy: Policy, texts: Iterable[str] = (), since: datetime | None = None) -> Gathered:
-    """Everything people said since a time, with the teacher's answer beside it.
+    """What people and teachers said of texts that were decided about.
+
+    A teacher's answer counts where it is among the signals of the store, as labelling and the audit leave it.
 
     Args:
         store: the database.
         policy: whose categories the teacher was asked about.
         texts: where the decision log does not keep whole texts, those of the platform; matched by content hash.
-        since: leave out texts of which nothing was said since.
+        since: leave out texts of which nobody said anything since, nor decided about them.
     """
     said: dict[str, list[Verdict]] = defaultdict(list)
     for one in verdicts(store):
         if one.cause != "gold":
             said[one.content].append(one)
     recent = stamp(since) if since else ""
-    wanted = [content for content, every in said.items() if max(one.time for one in every) >= recent]
-    known, decided = _texts(store, wanted), _decisions(store, wanted)
-    known |= {content: text for text in texts if (content := content_id(text)) in said}
     answers = store.answers(policy.label_space)
+    decided = _decisions(store, [*said, *(content for content in answers if content not in said)])
+    times = {content: [about["time"]] for content, about in decided.items()}
+    for content, every in said.items():
+        times.setdefault(content, []).extend(one.time for one in every)
+    # Labelling leaves signals of many texts that were never decided about.
+    wanted = [content for content, told in times.items() if max(told) >= recent]
+    known = _texts(store, wanted) | {content: text for text in texts if (content := content_id(text)) in times}
     found = tuple(
-        _feedback(content, known[content], said[content], decided.get(content), answers.get(content))
+        _feedback(content, known[content], said.get(content, ()), decided.get(content), answers.get(content))
         for content in wanted
         if content in known
     )
@@ -132,8 +138,8 @@ def gather(store: Store, policy: Policy, texts: Iterable[str] = (), since: datet
 def take(store: Store, feedback: Iterable[Feedback], now: datetime | None = None) -> int:
     """Write what people said elsewhere as verdicts; returns how many were new.
 
-    A verdict that is there (the same person, text, word and time, if one is told) is not written again, so a file may be taken twice.
-    What teachers said is left out: their answers come from labelling.
+    A verdict that is there (the same person, text, word and time, if one is told) is not written again, so a file may
+    be taken twice. What teachers said is left out: their answers come from labelling.
     """
     known = {key for one in verdicts(store) for key in _keys(one.content, one.reviewer, one.verdict, one.time)}
     moment, fresh = now or datetime.now(UTC), 0
@@ -191,14 +197,14 @@ def _answer(answer: TeacherSignal | None) -> list[Said]:
 
 
 def _item(one: Feedback, said: Said, moment: datetime) -> dict[str, Any]:
-    about = {"decision": one.decision, "category": one.category, "language": one.lang, "text": one.text}
+    about = {"decision": one.decision, "category": one.category, "language": one.lang, "text": canonical(one.text)}
     return item(moment, one.id, said.kind, 0.0, **about) | {"state": "done"}
 
 
 def _decisions(store: Store, contents: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """The last decision about each content."""
     columns = decisions_table.c
-    wanted = (columns.content, columns.id, columns.category, columns.action, columns.versions)
+    wanted = (columns.content, columns.id, columns.category, columns.action, columns.versions, columns.time)
     found: dict[str, Mapping[str, Any]] = {}
     with store.begin() as connection:
         for part in parts(contents):
@@ -218,5 +224,5 @@ def _texts(store: Store, contents: Sequence[str]) -> dict[str, str]:
                 kept = json.loads(row.kept)
                 found |= {row.content: kept["text"]} if "text" in kept else {}
             own = select(ITEMS.content, ITEMS.text).where(ITEMS.content.in_(part), ITEMS.text.is_not(None))
-            found |= {row.content: row.text for row in connection.execute(own)}
+            found |= {row.content: json.loads(row.text) for row in connection.execute(own)}
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, insert, or_, select, update
 
-from tamis.decisions import decisions_table, stamp
+from tamis.decisions import canonical, decisions_table, stamp
 from tamis.errors import DataError
 from tamis.languages import language
 from tamis.records import AUDIT, Example, content_id
@@ -25,6 +25,7 @@ from tamis.reviews.tables import (
     Wanted,
     for_,
     free,
+    item_of,
     items_table,
     not_judged_by,
     parts,
@@ -174,7 +175,7 @@ def next_item(
         with store.begin() as connection:
             row = connection.execute(take).mappings().first()
         if row:
-            return Item(**row)
+            return item_of(row)
     return None
 
 
@@ -208,7 +209,7 @@ def listing(store: Store, wanted: Wanted = ALL, limit: int = 100) -> list[Item]:
         .limit(limit)
     )
     with store.begin() as connection:
-        return [Item(**row) for row in connection.execute(query).mappings()]
+        return [item_of(row) for row in connection.execute(query).mappings()]
 
 
 def urgency(risk: float, created: datetime) -> float:
@@ -254,7 +255,7 @@ def _of_example(example: Example, created: datetime) -> dict[str, Any]:
     identity = uuid.uuid4()
     # Spread over the queue as other texts are.
     risk = identity.int / 2**128
-    about = {"id": identity.hex, "truth": truth, "text": example.text, "category": truth.partition(" ")[0]}
+    about = {"id": identity.hex, "truth": truth, "text": canonical(example.text), "category": truth.partition(" ")[0]}
     return item(created, content_id(example.text), "gold", risk, language=language(example.text), **about)
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Column, ColumnElement, Float, Index, Integer, Select, String, Table, Text, exists, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    Integer,
+    RowMapping,
+    Select,
+    String,
+    Table,
+    Text,
+    exists,
+    or_,
+    select,
+)
 
 from tamis.decisions import stamp
 from tamis.store import metadata
@@ -134,6 +149,11 @@ class Verdict:
     outcome: Outcome | None
     reason: str
     batch: str | None
+
+
+def item_of(row: RowMapping) -> Item:
+    """An item as its row holds it; texts are JSON there, as no database takes every character."""
+    return Item(**dict(row) | {"text": None if row["text"] is None else json.loads(row["text"])})
 
 
 def standing() -> Select[tuple[object, ...]]:
