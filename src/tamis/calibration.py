@@ -136,7 +136,14 @@ def bin_of(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
 
 
 def expected_calibration_error(confidence: Floats, correct: Bools, weights: Floats, bins: int = BINS) -> Floats:
-    """Mean over `bins` equal-width bins of |accuracy - confidence|, weighted by rows (Guo et al., 2017, eq. 3)."""
+    """Mean over `bins` equal-width bins of |accuracy - confidence|, weighted by rows (Guo et al., 2017, eq. 3).
+
+    Args:
+        confidence: in [0, 1], shape (rows,).
+        correct: shape (rows,), or (resamples, rows) where outcomes are drawn.
+        weights: shape (resamples, rows), or (1, rows) for all.
+        bins: their number.
+    """
     inside = np.eye(bins)[bin_of(confidence, bins)]
     gaps = np.abs((weights * (correct - confidence)) @ inside).sum(1)
     return ratio(gaps, weights.sum(1), empty=np.nan)

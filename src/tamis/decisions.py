@@ -50,7 +50,7 @@ decisions_table = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(32), nullable=False, unique=True),
     Column("key", String(KEY_LENGTH), nullable=False, unique=True),
-    Column("time", String(32), nullable=False),
+    Column("time", String(32), nullable=False, index=True),
     Column("content", String(64), nullable=False, index=True),
     Column("action", String(16), nullable=False),
     Column("category", String(64), nullable=False),

@@ -54,22 +54,26 @@ def fill(store: Store, now: datetime | None = None) -> int:
     columns = decisions_table.c
     with store.exclusive(LOCK) as connection:
         last = connection.execute(select(notes_table.c.value).where(notes_table.c.key == _FILLED)).scalar() or 0
+        tip = connection.execute(select(func.max(columns.number))).scalar() or 0
+        if tip == last:
+            return 0
         found = connection.execute(
-            select(columns.number, columns.id, columns.content, columns.action, columns.category)
+            select(columns.id, columns.content, columns.action, columns.category)
             .add_columns(columns.scores, columns.reasons, columns.signals)
-            .where(columns.number > last)
+            .where(columns.number > last, columns.number <= tip)
+            .where(or_(columns.action == "review", columns.reasons.contains(canonical(AUDIT))))
             .order_by(columns.number)
         ).mappings()
         waiting = {(row.cause, row.content) for row in connection.execute(_known())}
         rows, created = [], now or datetime.now(UTC)
         for decision in found:
-            last, cause = decision["number"], _cause(decision)
-            if cause and (cause, decision["content"]) not in waiting:
+            cause = _cause(decision)
+            if (cause, decision["content"]) not in waiting:
                 waiting.add((cause, decision["content"]))
                 rows.append(_of_decision(decision, cause, created))
         if rows:
             connection.execute(insert(items_table), rows)
-        _note(connection, last)
+        _note(connection, tip)
     return len(rows)
 
 
@@ -228,10 +232,8 @@ def item(created: datetime, content: str, cause: str, risk: float, **others: Any
     return row | {"priority": urgency(RISKS.get(cause, known), created), "state": "open"} | others
 
 
-def _cause(decision: RowMapping) -> Cause | None:
-    if decision["action"] == "review":
-        return "review"
-    return "audit" if AUDIT in json.loads(decision["reasons"]) else None
+def _cause(decision: RowMapping) -> Cause:
+    return "review" if decision["action"] == "review" else "audit"
 
 
 def _of_decision(row: RowMapping, cause: Cause, created: datetime) -> dict[str, Any]:

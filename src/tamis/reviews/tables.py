@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import (
     Column,
@@ -49,7 +49,7 @@ items_table = Table(
     Column("priority", Float, nullable=False),
     Column("created", String(32), nullable=False),
     Column("state", String(8), nullable=False),
-    Column("held_by", String(64)),
+    Column("held_by", String(64), index=True),
     Column("held_until", String(32)),
     Column("earlier", String(32), index=True),
     Column("not_for", String(64)),
@@ -156,8 +156,8 @@ def item_of(row: RowMapping) -> Item:
     return Item(**dict(row) | {"text": None if row["text"] is None else json.loads(row["text"])})
 
 
-def standing() -> Select[tuple[object, ...]]:
-    """Verdicts that nothing supersedes, with their items; columns as `Verdict` has them."""
+def standing() -> Select[Any]:
+    """Verdicts that nothing supersedes, with their items; columns in the order `Verdict` has them."""
     later = verdicts_table.alias()
     named = (VERDICTS.number, VERDICTS.item, ITEMS.decision, ITEMS.content, ITEMS.cause, ITEMS.earlier, ITEMS.truth)
     said = (VERDICTS.reviewer, VERDICTS.time, VERDICTS.verdict, VERDICTS.outcome, VERDICTS.reason, VERDICTS.batch)

@@ -65,10 +65,10 @@ def judge(
             closed = connection.execute(_closing(part, judgement.reviewer, moment)).mappings().all()
             for row in closed:
                 _require_outcome(row, judgement)
-                said = asdict(judgement) | {"item": row["id"], "time": stamp(moment), "batch": batch}
-                numbers.append(
-                    connection.execute(insert(verdicts_table).returning(VERDICTS.number), [said]).scalar_one()
-                )
+            same = asdict(judgement) | {"time": stamp(moment), "batch": batch}
+            said = [same | {"item": row["id"]} for row in closed]
+            if said:
+                numbers += connection.execute(insert(verdicts_table).returning(VERDICTS.number), said).scalars()
             seconds = [_second(row, judgement.reviewer, moment) for row in closed if _is_second(row, second_share)]
             if seconds:
                 connection.execute(insert(items_table), seconds)
@@ -87,16 +87,15 @@ def undo(store: Store, numbers: Sequence[int], reviewer: str, now: datetime | No
     with store.exclusive(LOCK) as connection:
         for part in parts(numbers):
             rows = connection.execute(standing().where(VERDICTS.number.in_(part))).all()
-            gone += len(rows)
-            for row in rows:
-                said = {"item": row.item, "reviewer": reviewer, "time": moment, "reason": "", "replaces": row.number}
-                connection.execute(insert(verdicts_table), [said])
-                connection.execute(
-                    update(items_table)
-                    .where(ITEMS.earlier == row.item, ITEMS.state == "open", ITEMS.cause == "second")
-                    .values(state="done", held_by=None)
-                )
-                connection.execute(update(items_table).where(ITEMS.id == row.item).values(state="open", held_by=None))
+            if rows:
+                gone += len(rows)
+                same = {"reviewer": reviewer, "time": moment, "reason": ""}
+                said = [same | {"item": row.item, "replaces": row.number} for row in rows]
+                connection.execute(insert(verdicts_table), said)
+                items = [row.item for row in rows]
+                looks = (ITEMS.earlier.in_(items), ITEMS.state == "open", ITEMS.cause == "second")
+                connection.execute(update(items_table).where(*looks).values(state="done", held_by=None))
+                connection.execute(update(items_table).where(ITEMS.id.in_(items)).values(state="open", held_by=None))
     return gone
 
 
@@ -119,7 +118,7 @@ def verdicts(store: Store, since: datetime | None = None, reviewer: str | None =
     query = query.where(VERDICTS.time >= stamp(since)) if since else query
     query = query.where(VERDICTS.reviewer == reviewer) if reviewer else query
     with store.begin() as connection:
-        return [Verdict(**row) for row in connection.execute(query).mappings()]
+        return [Verdict(*row) for row in connection.execute(query)]
 
 
 def exposure(store: Store, reviewer: str, benign: str, since: datetime) -> int:

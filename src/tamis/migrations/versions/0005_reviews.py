@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("priority", sa.Float, nullable=False),
         sa.Column("created", sa.String(32), nullable=False),
         sa.Column("state", sa.String(8), nullable=False),
-        sa.Column("held_by", sa.String(64)),
+        sa.Column("held_by", sa.String(64), index=True),
         sa.Column("held_until", sa.String(32)),
         sa.Column("earlier", sa.String(32), index=True),
         sa.Column("not_for", sa.String(64)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +25,7 @@ ALPHA = 0.001
 
 EVASION_RISE, DISAGREEMENT_RISE, MISS_RISE, ECE_LIMIT, STATE_LIMIT = 0.01, 0.05, 0.005, 0.05, 0.02
 DRAWS = 1000
+BLOCK = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,11 @@ def _by_chance(risk: Floats, weights: Floats, seed: int = 0) -> float:
 
     Outcomes are drawn with the risks themselves (consistency resampling, Bröcker and Smith, 2007).
     """
-    drawn = np.random.default_rng(seed).random((DRAWS, len(risk))) < risk
-    found = [float(expected_calibration_error(risk, row, weights[None])[0]) for row in drawn]
-    return float(np.quantile(found, 1 - ALPHA)) if math.isfinite(sum(found)) else math.inf
+    generator = np.random.default_rng(seed)
+    size = max(1, BLOCK // len(risk))
+    draws = [generator.random((min(size, DRAWS - start), len(risk))) < risk for start in range(0, DRAWS, size)]
+    found = np.concatenate([expected_calibration_error(risk, drawn, weights[None]) for drawn in draws])
+    return float(np.quantile(found, 1 - ALPHA))
 
 
 MEASURES = (scores, actions, inputs, disagreement, misses, calibration)

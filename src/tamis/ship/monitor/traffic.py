@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from tamis.calibration import Bools, Floats
-from tamis.decisions import decisions_table, stamp
+from tamis.decisions import canonical, decisions_table, stamp
 from tamis.policy import Policy
 from tamis.records import AUDIT
 from tamis.signals import EVASIONS
 from tamis.store import Store
 
-STUDENT = ["student"]
+AUDITED = canonical(AUDIT)
+ALONE = (canonical([]), canonical(["student"]))
+"""The log's own way of writing is compared, as reading JSON takes most of the time of a look."""
+
 WORDS = ("content", "time", "action", "category", "language")
 NUMBERS = ("risk", "uncertainty", "length")
 FLAGS = ("audited", "alone")
@@ -91,25 +94,25 @@ def read_traffic(store: Store, policy: Policy, since: datetime, until: datetime)
         .execution_options(yield_per=5000)
     )
     with store.begin() as connection, closing(connection.execute(query)) as found:
-        rows = [_plain(row) for row in found.mappings()]
+        rows = [_plain(row) for row in found]
     return _columns(rows, policy, since, until)
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    scores, counted = json.loads(row["scores"]), json.loads(row["signals"] or "{}")
+    scores, counted = json.loads(row.scores), json.loads(row.signals or "{}")
     return {
-        "content": row["content"],
-        "time": row["time"],
-        "action": row["action"],
-        "category": row["category"],
+        "content": row.content,
+        "time": row.time,
+        "action": row.action,
+        "category": row.category,
         "language": counted.get("language", ""),
         "risk": _number(scores["risk"]),
         "uncertainty": _number(scores["uncertainty"]),
         "probabilities": scores["probabilities"],
         "length": counted.get("length", math.nan),
         "evasion": {name for name in EVASIONS if counted.get(name)},
-        "audited": AUDIT in json.loads(row["reasons"]),
-        "alone": json.loads(row["tiers"]) in ([], STUDENT),
+        "audited": AUDITED in row.reasons,
+        "alone": row.tiers in ALONE,
     }
 
 
