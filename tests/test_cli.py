@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,26 @@ import yaml
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from tamis import reviews
 from tamis.cli import app
 from tamis.decisions import DecisionLog
 from tamis.records import Decision, Scores, content_id
+from tamis.reviews import Judgement
 from tamis.store import Store
 
-VERBS = ("run", "ingest", "label", "distill", "evaluate", "report", "export", "moderate", "doctor")
+VERBS = (
+    "run",
+    "ingest",
+    "label",
+    "distill",
+    "evaluate",
+    "report",
+    "export",
+    "moderate",
+    "doctor",
+    "monitor",
+    "feedback",
+)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -145,6 +160,56 @@ def test_the_decision_log_is_verified_and_told_to_forget(tamis: Run, tmp_path: P
     assert re.search(r"does not hold, 1 rows before do; row 2 \(decision [0-9a-f]{32}\): its content is not", said)
     assert "there is no store none.db" in one_sentence(tamis("audit", "verify", "--store", "none.db"))
     assert not (tmp_path / "none.db").exists()
+
+
+def week_of(store: Store, start: datetime, risk: float) -> None:
+    moment = [start]
+    with DecisionLog(store, keep_days=30, now=lambda: moment[0]) as log:
+        futures = []
+        for i in range(150):
+            moment[0] = start + timedelta(hours=i)
+            told = Scores({"normal": 1 - risk - i / 1000, "fraud": risk + i / 1000}, risk + i / 1000, 0.5)
+            text = f"天气 {start} {i}"
+            decision = Decision(content_id(text), "review" if i % 50 == 0 else "pass", "normal", told, {})
+            futures.append(log.add(decision, text, text))
+        for future in futures:
+            future.result(30)
+
+
+def test_monitoring_exits_with_1_on_an_alarm_and_with_0_when_calm(tamis: Run, tmp_path: Path) -> None:
+    start = datetime.now(UTC) - timedelta(days=40)
+    end = start + timedelta(days=7)
+    with Store.open(tmp_path / "s.db") as store:
+        week_of(store, start, 0.1)
+        week_of(store, start + timedelta(days=20), 0.6)
+    until = ("--until", f"{end:%Y-%m-%dT%H:%M:%S}")
+    assert "run `tamis monitor --pin`" in one_sentence(tamis("monitor", "--store", "s.db", *until))
+    assert "pinned as the reference: 150 decisions" in tamis("monitor", "--store", "s.db", "--pin", *until).stdout
+    calm = tamis("monitor", "--store", "s.db", *until)
+    assert calm.returncode == 0, calm.stderr
+    assert "Nothing stands out" in calm.stdout
+    later = f"{start + timedelta(days=27):%Y-%m-%dT%H:%M:%S}"
+    loud = tamis("monitor", "--store", "s.db", "--until", later, "--language", "zh")
+    assert loud.returncode == 1, loud.stderr
+    assert "分数发生偏移" in loud.stdout
+    assert "下一步：" in loud.stdout
+
+
+def test_feedback_goes_out_and_comes_back(tamis: Run, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.db") as store:
+        week_of(store, datetime.now(UTC), 0.1)
+        assert reviews.fill(store) == 3
+        items = [item.id for item in reviews.listing(store)]
+        reviews.judge(store, items, Judgement("ann", "fraud"))
+        Store.open(tmp_path / "other.db").close()
+    out = tamis("feedback", "export", "t.json", "--store", "s.db", "--format", "label-studio")
+    assert "3 texts written, 0 left out" in out.stdout, out.stderr
+    back = ("feedback", "import", "t.json", "--store", "other.db", "--format", "label-studio")
+    assert "3 verdicts taken" in tamis(*back).stdout
+    assert "0 verdicts taken" in tamis(*back).stdout
+    assert "is no feedback in the format argilla" in one_sentence(
+        tamis("feedback", "import", "t.json", "--store", "other.db", "--format", "argilla")
+    )
 
 
 def test_a_full_disk_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:

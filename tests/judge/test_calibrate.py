@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tamis.calibration import Calibration, Floats, led, log_odds, scale, sigmoid
+from tamis.calibration import Bools, Calibration, Floats, led, log_odds, scale, sigmoid
 from tamis.errors import TamisError
-from tamis.judge.calibrate import FITS, ROWS, Bools, best_temperature, choose_method, fit_calibration
+from tamis.judge.calibrate import FITS, ROWS, best_temperature, choose_method, fit_calibration
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, CalibrationSplit, Example, Scores, TestSplit
 

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tamis.calibration import (
     LEADER,
     TINY,
+    Bools,
     Calibration,
     CalibrationMethod,
     Curve,
@@ -31,7 +31,6 @@ from tamis.records import CalibrationSplit, Example, Scores
 
 log = logging.getLogger(__name__)
 
-Bools = NDArray[np.bool_]
 Fit = Callable[[Floats, Bools, Sequence[str], bool], Calibration]
 FEWEST = 20
 FOLDS = 5

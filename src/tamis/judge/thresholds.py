@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-from tamis.calibration import Calibration, Floats, categories_of, judged_rows, sigmoid, traffic_shares
+from tamis.calibration import Bools, Calibration, Floats, categories_of, judged_rows, sigmoid, traffic_shares
 from tamis.config import CostsConfig, ThresholdsConfig
 from tamis.deciding import ANY, Figure, Promise, Thresholds
 from tamis.errors import DataError
-from tamis.judge.calibrate import Bools, as_arrays, fit_calibration
+from tamis.judge.calibrate import as_arrays, fit_calibration
 from tamis.policy import Actions, Policy
 from tamis.records import CalibrationSplit, Scorer, Scores
 

@@ -1,0 +1,42 @@
+"""What to review next, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamis.feedback import choose, disagreement, margin, novelty
+
+
+def test_criteria_by_hand() -> None:
+    assert margin(np.array([[0.5, 0.5, 0.0], [0.2, 0.7, 0.1], [1.0, 0.0, 0.0]])) == pytest.approx([1.0, 0.5, 0.0])
+    # (1, 0) against (.5, .5): middle (.75, .25); half of log2(4/3) plus half of (.5 log2(2/3) + .5 log2 2).
+    wanted = 0.5 * np.log2(4 / 3) + 0.25 * np.log2(2 / 3) + 0.25
+    assert disagreement(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx([wanted])
+    assert disagreement(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == pytest.approx([1.0])
+    known = np.array([[2.0, 0.0], [0.0, 1.0]])
+    found = novelty(np.array([[5.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]), known)
+    assert found == pytest.approx([0.0, 1 - 2**-0.5, 1 + 2**-0.5])
+    assert novelty(known, np.empty((0, 2))).tolist() == [1.0, 1.0]
+
+
+def test_the_best_of_all_criteria_come_first() -> None:
+    criteria = {"uncertainty": np.array([0.1, 0.9, 0.5, 0.2]), "novelty": np.array([3.0, 8.0, 9.0, 1.0])}
+    # Mean ranks: 1/6, 5/6 (1 and 2/3), 5/6 (2/3 and 1), 1/6: of equal ones the first.
+    assert choose(criteria, ["a"] * 4, {}, 3, rare=0.0).tolist() == [1, 2, 0]
+
+
+def test_rare_categories_get_their_share() -> None:
+    categories = ["normal"] * 8 + ["fraud"] * 2 + ["gambling"]
+    worth = {"uncertainty": np.linspace(1, 0, 11)}
+    # Three places in turn to the scarcest: gambling of none, then fraud of 1, then fraud again with 2.
+    chosen = choose(worth, categories, {"normal": 100, "fraud": 1}, 5, rare=0.6)
+    assert chosen.tolist() == [10, 8, 9, 0, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), max_size=30), st.integers(0, 40), st.floats(0, 1))
+def test_no_candidate_twice_and_no_place_left_empty(rows: list[tuple[str, float]], count: int, rare: float) -> None:
+    chosen = choose({"u": np.array([worth for _, worth in rows])}, [name for name, _ in rows], {}, count, rare)
+    assert len(set(chosen.tolist())) == len(chosen) == min(count, len(rows))
