@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tamis.config import RunConfig, Section
+from tamis.config import RunConfig, Section, UpdateConfig
 from tamis.errors import ConfigError
 from tamis.matrix import ExperimentConfig
 
@@ -35,6 +35,15 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         ConfigError: no such file, not YAML, an unknown key or a value out of range.
     """
     return _checked(ExperimentConfig, _overridden(read_tree(path), overrides), where=str(path))
+
+
+def load_update(path: str | Path, overrides: Iterable[str] = ()) -> UpdateConfig:
+    """Read the recipe of an update, as `load_config` reads that of a run.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    return _checked(UpdateConfig, _overridden(read_tree(path), overrides), where=str(path))
 
 
 def parse_config(tree: Any, where: str = "recipe") -> RunConfig:

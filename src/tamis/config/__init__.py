@@ -13,11 +13,13 @@ from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, Sta
 from tamis.config.section import Section
 from tamis.config.serving import CascadeConfig, ExportConfig
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
+from tamis.config.updating import ContinueConfig, PromotionConfig, ReplayConfig, RetainConfig, UpdateConfig
 
 __all__ = [
     "AssistantConfig",
     "BudgetConfig",
     "CascadeConfig",
+    "ContinueConfig",
     "CostsConfig",
     "DataConfig",
     "EvaluateConfig",
@@ -28,7 +30,10 @@ __all__ = [
     "ObjectiveConfig",
     "PcloraConfig",
     "PolicyConfig",
+    "PromotionConfig",
+    "ReplayConfig",
     "ReportConfig",
+    "RetainConfig",
     "RunConfig",
     "Section",
     "SourceConfig",
@@ -41,6 +46,7 @@ __all__ = [
     "TeachingConfig",
     "ThresholdsConfig",
     "TrainConfig",
+    "UpdateConfig",
 ]
 
 
