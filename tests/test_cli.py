@@ -20,7 +20,20 @@ from tamis.decisions import DecisionLog
 from tamis.records import Decision, Scores, content_id
 from tamis.store import Store
 
-VERBS = ("run", "ingest", "label", "distill", "evaluate", "report", "export", "moderate", "doctor")
+VERBS = (
+    "run",
+    "ingest",
+    "label",
+    "distill",
+    "evaluate",
+    "report",
+    "export",
+    "moderate",
+    "update",
+    "promote",
+    "rollback",
+    "doctor",
+)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -260,12 +260,12 @@ def test_what_cannot_be_updated_is_refused_before_any_work(
 def test_the_running_bundle_is_never_overwritten_nor_taken_for_another_runs(
     recipe_of_update: Callable[..., Path], first: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="lies in .*: give the next update its own out"):
+    with pytest.raises(ConfigError, match=r"lies in .*: give the next update its own out"):
         update(load_update(recipe_of_update(out=str(first))))
     shutil.copytree(first, tmp_path / "other")
     (tmp_path / "other" / "bundle" / "trained_on.txt").write_text("aa")
     _seal(tmp_path / "other" / "bundle")
-    with pytest.raises(BundleError, match="made bundle .* and the running one is .*: name its run"):
+    with pytest.raises(BundleError, match=r"made bundle .* and the running one is .*: name its run"):
         update(load_update(recipe_of_update(run=str(tmp_path / "other"))))
 
 

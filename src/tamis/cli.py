@@ -119,10 +119,11 @@ def update(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
     Example: `tamis update recipes/update.yaml`
     """
     from tamis.recipe import load_update
-    from tamis.show import conclude_update
+    from tamis.show import announce_update, conclude_update
     from tamis.update import update
 
     config = load_update(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])
+    announce_update(config)
     conclude_update(config, update(config))
 
 

@@ -54,6 +54,13 @@ def conclude(config: RunConfig, made: Path) -> None:
     log.info("done: %s", made)
 
 
+def announce_update(config: UpdateConfig) -> None:
+    """Say what an update will do before it does it."""
+    log.info("%s: the model after %s, folder %s", config.name, config.bundle, config.out)
+    if config.about:
+        log.info("%s", config.about)
+
+
 def conclude_update(config: UpdateConfig, found: Succession) -> None:
     """Say class by class what became of the running model's judgement, and how the candidate is put in its place.
 

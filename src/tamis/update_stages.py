@@ -20,7 +20,7 @@ from tamis.data.before import NAMES
 from tamis.data.sources import named
 from tamis.errors import BundleError, ConfigError, DataError
 from tamis.judge.thresholds import require_labels
-from tamis.judge.update.cases import read_tests, tested
+from tamis.judge.update.cases import passed_by, read_tests
 from tamis.judge.update.compare import Asked, compare
 from tamis.judge.update.diagnosis import diagnose, missed_by
 from tamis.judge.update.report import write_succession
@@ -215,6 +215,9 @@ class UpdateStages(Stages):
 
     def measure(self, splits: Splits, student: Student) -> Callable[[Path], Measured]:
         """Calibrate it, choose thresholds and measure it on the test split, without rivals."""
+        running, chosen = self.old.thresholds.method, self.update.thresholds.method
+        if running != chosen:
+            log.warning("the running bundle acts by thresholds of %s and the candidate by those of %s", running, chosen)
         return self.evaluate(splits, Labelled({}, None), student)
 
     @property
@@ -252,7 +255,7 @@ class UpdateStages(Stages):
                 names={one.id: {str(lang): text for lang, text in one.short.items()} for one in policy.categories},
                 **config.model_dump(),
                 suites=tuple(compare(asked, *pair, policy, self.added, config) for asked in self._asked(splits)),
-                tests=tested(self.functional, *pair, policy),
+                tests=passed_by(self.functional, *pair, policy),
                 missed=diagnose(reviewed, said[0], teacher, said[1], policy, self.added),
             )
             (out / FOUND).write_text(json.dumps(found.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")

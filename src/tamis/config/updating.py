@@ -56,7 +56,10 @@ class PromotionConfig(Section):
 
 
 class UpdateConfig(Section):
-    """The next model, from the running bundle and what people have corrected."""
+    """The next model, from the running bundle and what people have corrected (`tamis update`).
+
+    Sections of a run that it shares mean the same in both.
+    """
 
     name: str = Field("update", description="Name of the update, shown in its report.")
     about: str = Field("", description="Said at the start: what will happen and how long it takes.")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tamis.errors import ConfigError
 from tamis.judge.update.compare import Asked
-from tamis.judge.update.result import Tested
+from tamis.judge.update.result import Passed
 from tamis.policy import Language, Policy, TextLists, Texts
 from tamis.records import Example, Scorer, content_id
 
@@ -92,7 +92,7 @@ def read_tests(names: Sequence[str], policy: Policy) -> Functional:
     return Functional(tests, tuple(cases))
 
 
-def tested(functional: Functional, old: Scorer, new: Scorer, policy: Policy) -> dict[str, Tested]:
+def passed_by(functional: Functional, old: Scorer, new: Scorer, policy: Policy) -> dict[str, Passed]:
     """How many cases of each test the two models pass."""
     texts = [case.example.text for case in functional.cases]
     told = [[policy.named(one.probabilities) for one in scorer(texts)] for scorer in (old, new)] if texts else []
@@ -101,7 +101,7 @@ def tested(functional: Functional, old: Scorer, new: Scorer, policy: Policy) -> 
         places = [place for place, case in enumerate(functional.cases) if case.test == name]
         passed = [sum(test.category in named[place] for place in places) for named in told]
         about = {str(language): text for language, text in test.about.items()}
-        found[name] = Tested(test.category, about, len(places), *passed)
+        found[name] = Passed(test.category, about, len(places), *passed)
     return found
 
 

@@ -116,7 +116,7 @@ def _suites(found: Succession, words: Words) -> Section:
 
 def suite_table(suite: Suite, found: Succession, words: Words) -> Table:
     """One set by class."""
-    figure = words("update_figure_recall" if suite.kind == "functional" else "update_figure_f1")
+    figure = words("update_figure_recall" if suite.kind == "functional" else "metric_f1")
     head = ["class", "rows", *(f"update_{key}" for key in ("before", "after", "change", "possible", "outcome"))]
     return Table(
         [words(key) for key in head],

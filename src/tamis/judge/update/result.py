@@ -55,7 +55,7 @@ class Suite:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Passed:
     """One functional test: its cases and how many each model passes; `about` by language."""
 
     category: str
@@ -97,7 +97,7 @@ class Succession:
     new_f1: float | None
     bootstrap: int
     suites: tuple[Suite, ...]
-    tests: Mapping[str, Tested] = field(default_factory=dict)
+    tests: Mapping[str, Passed] = field(default_factory=dict)
     missed: Mapping[str, Missed] = field(default_factory=dict)
 
     def having(self, *outcomes: Outcome) -> Iterator[tuple[Suite, str, Change]]:
