@@ -21,6 +21,7 @@ from tests.teach.conftest import FakeEndpoint
 from tests.tiny import SAID, SCENES, write_recipe
 
 import tamis
+from tamis.config import LoraConfig
 from tamis.data import load_splits
 from tamis.errors import BundleError, ConfigError, DataError, PolicyError, PromotionError
 from tamis.learn.score import scorer_of
@@ -151,7 +152,10 @@ def test_without_its_run_new_adapters_start_as_the_bundle_and_the_next_update_go
     )
     steps = UpdateStages(again)
     assert steps.added == ()
-    assert steps._start().policy.ids == tamis.load(tmp_path / "update" / "bundle").policy.ids
+    going_on = steps._start()
+    assert going_on.policy.ids == tamis.load(tmp_path / "update" / "bundle").policy.ids
+    wider = UpdateStages(again.model_copy(update={"new_adapters": True, "lora": LoraConfig(rank=3)}))._start()
+    assert wider.config.lora.rank == 3 != going_on.config.lora.rank
     splits = steps.ingest(tmp_path / "rows")
     assert {row.source for row in splits.test.examples} <= {"feedback", "test before"}
 

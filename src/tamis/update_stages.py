@@ -168,7 +168,7 @@ class UpdateStages(Stages):
     @property
     def continue_inputs(self) -> Any:
         """What decides the student."""
-        return [distil_inputs(self.config), self.update.lora.model_dump()]
+        return [distil_inputs(self.config), self.update.new_adapters, self.update.lora.model_dump()]
 
     def go_on(self, splits: Splits, memory: Memory) -> Callable[[Path], Student]:
         """Train the student on; what is kept is the best checkpoint on the validation split."""
@@ -187,7 +187,7 @@ class UpdateStages(Stages):
 
     def _start(self) -> Student:
         """The student of the run where it has adapters, else new adapters over the bundle's merged weights."""
-        if self.update.run is not None:
+        if self.update.run is not None and not self.update.new_adapters:
             student = load_student(Path(self.update.run) / "distill")
             if student.config.mode == "lora":
                 return student

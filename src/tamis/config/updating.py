@@ -81,6 +81,11 @@ class UpdateConfig(Section):
         ("default",), description="Files of functional tests, or the name of shipped ones; see [update](update.md)."
     )
     teacher: TeacherConfig = TeacherConfig()
+    new_adapters: bool = Field(
+        False,
+        description="Begin with new adapters (`lora`) over the merged weights although `run` has some, as to raise the"
+        " rank.",
+    )
     lora: LoraConfig = LoraConfig()
     objective: RetainConfig = RetainConfig()
     train: ContinueConfig = ContinueConfig()

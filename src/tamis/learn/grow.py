@@ -103,7 +103,7 @@ def _imprinted(states: Tensor, own: Tensor, student: Student) -> tuple[Tensor, T
     """Weight, (width,), and bias of a new category from states, (rows, width), of which some are its `own`, (rows,)."""
     head, every = student.network.head, states.mean(0)
     apart = states[own].mean(0) - every
-    weight = apart / apart.norm().clamp(min=TINY) * head.weight.norm(dim=1).mean()  # type: ignore[operator]
+    weight = apart / apart.norm().clamp(min=TINY) * head.weight.norm(dim=1).mean()
     rivals = head(every).logsumexp(-1) if student.policy.kind == "single_label" else every.new_zeros(())
     odds = math.log(int(own.sum()) / (int((~own).sum()) + 1))
     return weight, rivals + odds - weight @ every

@@ -78,7 +78,7 @@ def test_the_report_tells_all_of_it_in_both_languages(found: Succession, languag
             "gambling (reviewed",
             "suicide has no text",
         ),
-        ("zh", "教师也漏判了 6 条", "教师判对了 6 条", "赌博（未参与训练", "没有新类别 自杀"),
+        ("zh", "教师也漏判了 6 条", "教师判对了 6 条", "赌博（未参与训练", "没有新类别“自杀”"),
     ],
 )
 def test_the_diagnosis_and_the_limits_are_in_words(
@@ -86,7 +86,7 @@ def test_the_diagnosis_and_the_limits_are_in_words(
 ) -> None:
     write_succession(found, "june", {}, tmp_path, ReportConfig(language=language))
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
-    for said in (teacher, student, open_, untested, "299", "`lora.rank`", "`objective.beta`"):
+    for said in (teacher, student, open_, untested, "299", "`lora.rank`", "`new_adapters`", "`objective.beta`"):
         assert said in markdown
     spam = found.names["spam_ad"][language]
     assert f"{spam}:" not in markdown, "a category without a miss gets no advice"
