@@ -156,3 +156,16 @@ def test_an_answer_names_its_likeliest_category_or_all_of_one_half() -> None:
     assert several.named(answer) == ("fraud", "abuse")
     assert several.named(dict.fromkeys(answer, 0.4)) == ("normal",)
     assert several.named({}) == policy.named({}) == ()
+
+
+def test_a_policy_grows_by_categories_alone() -> None:
+    whole, severity = load_policy("default"), load_policy("severity")
+    old = whole.only(["normal", "fraud"])
+    assert whole.grown_from(whole.model_copy(update={"version": "0.9"})) == ()
+    assert whole.only(["normal", "gambling", "fraud"]).grown_from(old) == ("gambling",)
+    with pytest.raises(PolicyError, match=r"has no gambling, violence, which the running model knows: an update only"):
+        old.grown_from(whole.only(["normal", "gambling", "fraud", "violence"]))
+    fewer = severity.only(severity.ids[:-1])
+    with pytest.raises(PolicyError, match="levels stay as they are in an update"):
+        severity.grown_from(fewer)
+    assert severity.grown_from(severity) == ()

@@ -8,14 +8,17 @@ import pytest
 
 from tamis import plan
 from tamis.experiment import recipes_of
+from tamis.judge.update.cases import read_tests
 from tamis.learn.losses import LOSSES
 from tamis.models import CATALOGUE
-from tamis.recipe import load_config, load_experiment, load_serving
+from tamis.policy import load_policy
+from tamis.recipe import load_config, load_experiment, load_serving, load_update
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 MATRICES = [FOLDER / "matrix.yaml"]
+UPDATES = [FOLDER / "update.yaml"]
 SERVICE = FOLDER / "serve.yaml"
-RECIPES = sorted(set(FOLDER.glob("*.yaml")) - {*MATRICES, SERVICE})
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - {*MATRICES, *UPDATES, SERVICE})
 KINDS = {"openai", "gguf", "bundle", "ensemble", "none"}
 
 
@@ -56,6 +59,18 @@ def test_the_variants_of_a_matrix_are_recipes() -> None:
         assert base.student.model in CATALOGUE
         assert {"A-lora", "D1", "D2", "D3", "D4", "D5"} <= set(variants)
         assert all(set(one.objective.distill) <= set(LOSSES) for one in variants.values())
+
+
+def test_the_recipe_of_an_update_goes_on_from_a_run_of_another_recipe() -> None:
+    for path in UPDATES:
+        config = load_update(path)
+        assert f"tamis update recipes/{path.name}" in path.read_text(encoding="utf-8").splitlines()[0]
+        assert (config.name, config.out) == (path.stem, f"runs/{path.stem}")
+        (before,) = (one for one in map(load_config, RECIPES) if one.out == config.run)
+        assert config.bundle in (f"{before.out}/bundle", "runs/live")
+        read_tests(config.functional, load_policy(config.policy.path))
+        for source in (*config.data.sources, *config.regression, *config.replay.sources):
+            assert source.path.startswith("data/")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

@@ -142,6 +142,47 @@ def moderate(
     show_decisions(lines, tamis.load(bundle)(lines), as_json)
 
 
+@app.command()
+def update(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
+    """Make the next model from the running bundle and what people corrected; exits with 1 where it must not follow.
+
+    Example: `tamis update recipes/update.yaml`
+    """
+    from tamis.recipe import load_update
+    from tamis.show import announce_update, conclude_update
+    from tamis.update import update
+
+    config = load_update(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])
+    announce_update(config)
+    conclude_update(config, update(config))
+
+
+@app.command()
+def promote(
+    candidate: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle that is to run.")],
+    to: Annotated[Path, typer.Option("--to", metavar="LINK", help="The link that services open.")],
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also where its update refused it.")] = False,
+) -> None:
+    """Let a link name another bundle, in one step.
+
+    Example: `tamis promote runs/update/bundle --to runs/live`
+    """
+    from tamis.update import promote
+
+    Console(soft_wrap=True).print(f"{to} names bundle {promote(candidate, to, anyway=anyway)}")
+
+
+@app.command()
+def rollback(link: Annotated[Path, typer.Argument(metavar="LINK", help="The link that services open.")]) -> None:
+    """Let a link name again the bundle it named before.
+
+    Example: `tamis rollback runs/live`
+    """
+    from tamis.ship.switch import roll_back
+
+    Console(soft_wrap=True).print(f"{link} names bundle {roll_back(link)} again")
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the catalogue.

@@ -11,6 +11,7 @@
     ├── WeightsError        a model file that is missing, truncated or not what its checksum says
     ├── TrainingError       training that cannot start or go on
     ├── GateError           a student that does not reach what the recipe asks
+    │   └── PromotionError  a successor that loses what the running model knows
     ├── BundleError         a bundle that must not be served
     ├── RemoteError         a server that computes for a bundle and does not
     ├── MissingExtraError   a package of another stage is not installed
@@ -72,6 +73,12 @@ class TrainingError(TamisError):
 
 class GateError(TamisError):
     """A student that does not reach what the recipe asks."""
+
+
+class PromotionError(GateError):
+    """A successor that loses what the running model knows; it is kept, and the exit code is 1."""
+
+    exit_code = 1
 
 
 class BundleError(TamisError):

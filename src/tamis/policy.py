@@ -157,6 +157,28 @@ class Policy(BaseModel):
             raise PolicyError(f"`only` must keep the benign category {self.benign!r}")
         return self.model_copy(update={"categories": tuple(c for c in self.categories if c.id in kept)})
 
+    def grown_from(self, old: Policy) -> tuple[str, ...]:
+        """The categories this policy adds to an older one; none where it has only been reworded.
+
+        Raises:
+            PolicyError: it lacks a category of the old one, or is of another kind, or has another benign category or
+                more levels, which no model can be taught by going on.
+        """
+        lost = [name for name in old.ids if name not in self.ids]
+        added = tuple(name for name in self.ids if name not in old.ids)
+        if lost:
+            raise PolicyError(
+                f"policy {self.name} {self.version} has no {', '.join(lost)}, which the running model knows: an update"
+                " only adds categories, so keep the old ids, or make a new model with `tamis run`"
+            )
+        if (self.kind, self.benign) != (old.kind, old.benign) or (self.kind == "ordinal" and self.ids != old.ids):
+            raise PolicyError(
+                f"policy {self.name} {self.version} is {self.kind} with {', '.join(self.ids)}, benign {self.benign},"
+                f" and the running model {old.kind} with {', '.join(old.ids)}, benign {old.benign}: kind, benign"
+                " category and levels stay as they are in an update, make a new model with `tamis run`"
+            )
+        return added
+
     def risk(self, probabilities: Mapping[str, float]) -> float:
         """Probability that the text breaks the policy, in [0, 1].
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tamis.config import RunConfig, Section, ServeConfig
+from tamis.config import RunConfig, Section, ServeConfig, UpdateConfig
 from tamis.errors import ConfigError
 from tamis.matrix import ExperimentConfig
 
@@ -45,6 +45,15 @@ def load_serving(path: str | Path | None, overrides: Iterable[str] = ()) -> Serv
     """
     tree = read_tree(path) if path else {}
     return _checked(ServeConfig, _overridden(tree, overrides), where=str(path or "--set"))
+
+
+def load_update(path: str | Path, overrides: Iterable[str] = ()) -> UpdateConfig:
+    """Read the recipe of an update, as `load_config` reads that of a run.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    return _checked(UpdateConfig, _overridden(read_tree(path), overrides), where=str(path))
 
 
 def parse_config(tree: Any, where: str = "recipe") -> RunConfig:

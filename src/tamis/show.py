@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from tamis.config import RunConfig
+from tamis.config import RunConfig, UpdateConfig
 from tamis.errors import DataError
 from tamis.judge.result import Evaluation
 from tamis.judge.words import load_words
@@ -25,6 +25,7 @@ from tamis.records import Decision
 
 if TYPE_CHECKING:
     from tamis.decisions import Verified
+    from tamis.judge.update.result import Succession
     from tamis.ship.monitor import Measure, Watched, Window
 
 TRY = "日入上千，有手机就能做，私我带你"
@@ -54,6 +55,36 @@ def conclude(config: RunConfig, made: Path) -> None:
     if made.name == "bundle":
         log.info('try it: tamis moderate --bundle %s "%s"', out / "bundle", TRY)
     log.info("done: %s", made)
+
+
+def announce_update(config: UpdateConfig) -> None:
+    """Say what an update will do before it does it."""
+    log.info("%s: the model after %s, folder %s", config.name, config.bundle, config.out)
+    if config.about:
+        log.info("%s", config.about)
+
+
+def conclude_update(config: UpdateConfig, found: Succession) -> None:
+    """Say class by class what became of the running model's judgement, and how the candidate is put in its place.
+
+    Raises:
+        PromotionError: the candidate may not follow.
+    """
+    from tamis.judge.update.report import suite_table, verdict
+    from tamis.judge.update.result import require
+
+    words = load_words("en")
+    for suite in found.suites:
+        told = suite_table(suite, found, words)
+        table = Table(*told.head, title=told.title)
+        for row in told.rows:
+            table.add_row(*row)
+        Console().print(table)
+    for finding in verdict(found, words).findings:
+        log.info("%s", finding.text)
+    candidate = Path(config.out) / "bundle"
+    require(found, candidate)
+    log.info("promote it: tamis promote %s --to LINK", candidate)
 
 
 def _show_models(evaluation: Evaluation) -> None:

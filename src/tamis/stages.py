@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tamis.calibration import Calibration
-from tamis.config import RunConfig, TeacherConfig
+from tamis.config import RunConfig, TeacherConfig, TrainConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.deciding import Thresholds
 from tamis.errors import ConfigError, DataError, GateError
@@ -41,6 +41,7 @@ from tamis.teach.members import Ensemble, Member, audit_together, label_together
 from tamis.teach.teachers import Teacher, local_teacher, make_teacher
 
 log = logging.getLogger(__name__)
+SIGNALS = "signals.jsonl"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ class Stages:
 
         def work(out: Path) -> Labelled:
             labelled = self._ask(splits) if self.config.teacher.kind != "none" else Labelled({}, None)
-            lines = [json.dumps(asdict(signal), ensure_ascii=False) for signal in labelled.signals.values()]
-            (out / "signals.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            write_signals(labelled.signals, out / SIGNALS)
             (out / "audit.json").write_text(json.dumps(labelled.audit, ensure_ascii=False, indent=1), encoding="utf-8")
             for warning in (labelled.audit or {}).get("warnings", ()):
                 log.warning("%s", warning)
@@ -128,13 +128,7 @@ class Stages:
 
     def load_labelled(self, out: Path) -> Labelled:
         """What `label` made."""
-        lines = (out / "signals.jsonl").read_text(encoding="utf-8").splitlines()
-        signals = [
-            TeacherSignal(**(record | {"evidence": tuple(record["evidence"])})) for record in map(json.loads, lines)
-        ]
-        return Labelled(
-            {s.example_id: s for s in signals}, json.loads((out / "audit.json").read_text(encoding="utf-8"))
-        )
+        return Labelled(read_signals(out / SIGNALS), json.loads((out / "audit.json").read_text(encoding="utf-8")))
 
     def distil(self, splits: Splits, labelled: Labelled) -> Callable[[Path], Student]:
         """Train the student; what is kept is the best checkpoint on the validation split."""
@@ -145,13 +139,19 @@ class Stages:
             wanted = {example.id for example in splits.train.examples}
             signals = {name: signal for name, signal in labelled.signals.items() if name in wanted}
             knowledge = Knowledge(signals, self._states(splits, signals))
-            state = train(student, splits.train, splits.validation, knowledge, config.objective, config.train, out)
-            student.facts["training_seconds"] = round(state.seconds)
-            (out / "history.json").write_text(json.dumps(state.history, indent=1))
-            student.save(out)
-            return student
+            return self._trained(student, splits, knowledge, config.train, out)
 
         return work
+
+    def _trained(
+        self, student: Student, splits: Splits, knowledge: Knowledge, config: TrainConfig, out: Path
+    ) -> Student:
+        """The student with the best weights of its training, saved."""
+        state = train(student, splits.train, splits.validation, knowledge, self.config.objective, config, out)
+        student.facts["training_seconds"] = round(state.seconds)
+        (out / "history.json").write_text(json.dumps(state.history, indent=1))
+        student.save(out)
+        return student
 
     def _states(self, splits: Splits, signals: Mapping[str, TeacherSignal]) -> States | None:
         """The teacher's hidden states, kept or computed anew; None where the objective compares none."""
@@ -249,11 +249,20 @@ class Stages:
                     f"the student's {name} is {value:.3f}, gate.{name} wants {wanted}: not exported, see {page}"
                 )
 
-    def export(self, splits: Splits, student: Student, measured: Measured) -> Callable[[Path], None]:
-        """Write the bundle, load it again and see that it decides as the student does."""
+    def export(
+        self, splits: Splits, student: Student, measured: Measured, before: Iterable[str] = ()
+    ) -> Callable[[Path], None]:
+        """Write the bundle, load it again and see that it decides as the student does.
+
+        Args:
+            splits: the training rows it learnt, and those that check it.
+            student: what is exported.
+            measured: its calibration and thresholds.
+            before: content ids that the weights it began with had learnt.
+        """
         own = student.network, student.config.model, self.config.export.remote
         parts = Parts(lambda whole: merged(student, whole=whole).network, *own)
-        rows = [example.id for example in splits.train.gold]
+        rows = {example.id for example in splits.train.gold}.union(before)
 
         def write(backend: Name, quantize: Quantize, folder: Path) -> Path:
             fitted = measured.calibration, measured.thresholds
@@ -279,6 +288,19 @@ class Stages:
 
     def nothing(self, out: Path) -> None:
         """A stage whose result nobody reads."""
+
+
+def write_signals(signals: Mapping[str, TeacherSignal], path: Path) -> None:
+    """One signal a line."""
+    lines = [json.dumps(asdict(signal), ensure_ascii=False) for signal in signals.values()]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def read_signals(path: Path) -> dict[str, TeacherSignal]:
+    """What `write_signals` wrote, by example id."""
+    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    signals = [TeacherSignal(**(record | {"evidence": tuple(record["evidence"])})) for record in records]
+    return {signal.example_id: signal for signal in signals}
 
 
 def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scorer:

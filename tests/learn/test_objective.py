@@ -159,3 +159,37 @@ def test_labels_and_scores_share_a_batch_row_by_row() -> None:
     assert terms["score_error"].item() == pytest.approx(0.0, abs=1e-12)
     halves = [objective.terms(Seen(uniform[i], uniform[i]), targets.at(i), 4, weights) for i in ([0, 3], [1, 2])]
     assert sum(sum(half.values()).item() for half in halves) == pytest.approx(sum(terms.values()).item())
+
+
+def test_a_teacher_of_fewer_categories_teaches_those_alone() -> None:
+    config = ObjectiveConfig(alpha=1, beta=0)
+    told = torch.tensor([[0.8, NAN, 0.2], [NAN, NAN, NAN]])
+    targets = Targets(told, torch.tensor([-1, -1]))
+    assert targets.has_soft.tolist() == [True, False]
+    logits = torch.tensor([[1.0, 5.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    terms = Objective(config, "single_label", HARM).terms(Seen(logits, logits), targets, 1, weights_of(config, True))
+    # sigmoid(1 / 2) of the old mass is on the first; the teacher, softened, has 0.8^0.5 / (0.8^0.5 + 0.2^0.5) = 2 / 3.
+    own, wanted = 1 / (1 + math.exp(-0.5)), 2 / 3
+    expected = 4 * (wanted * math.log(wanted / own) + (1 - wanted) * math.log((1 - wanted) / (1 - own)))
+    assert terms["kl"].item() == pytest.approx(expected, rel=1e-5)
+    terms["kl"].backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0, "what a new category is given is nothing the old model can judge"
+    assert logits.grad[0, 0] == -logits.grad[0, 2] != 0
+
+
+@pytest.mark.parametrize("name", ["mse_score", "ranking", "distance", "score_difference"])
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_under_every_term_a_category_the_teacher_lacks_has_no_part(name: str, kind: str) -> None:
+    config = ObjectiveConfig(alpha=1, beta=0, distill={name: 1.0})
+    old = torch.tensor([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    logits = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.1]])
+    weights = weights_of(config, True)
+
+    def term(logits: torch.Tensor, soft: torch.Tensor, harm: tuple[float, ...]) -> float:
+        hard = torch.full((3,), -1) if kind == "single_label" else torch.full(soft.shape, NAN)
+        return Objective(config, kind, harm).terms(Seen(logits, logits), Targets(soft, hard), 3, weights)[name].item()
+
+    wide = torch.cat([logits[:, :1], torch.tensor([[3.0], [-1.0], [0.0]]), logits[:, 1:]], 1)
+    soft = torch.cat([old[:, :1], torch.full((3, 1), NAN), old[:, 1:]], 1)
+    assert term(wide, soft, HARM) == pytest.approx(term(logits, old, (0.0, 1.0)))

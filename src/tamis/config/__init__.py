@@ -21,12 +21,14 @@ from tamis.config.serving import (
     TierConfig,
 )
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
+from tamis.config.updating import ContinueConfig, PromotionConfig, ReplayConfig, RetainConfig, UpdateConfig
 
 __all__ = [
     "AssistantConfig",
     "BatchConfig",
     "BudgetConfig",
     "CascadeConfig",
+    "ContinueConfig",
     "CostsConfig",
     "DataConfig",
     "EvaluateConfig",
@@ -38,8 +40,11 @@ __all__ = [
     "ObjectiveConfig",
     "PcloraConfig",
     "PolicyConfig",
+    "PromotionConfig",
     "RemoteConfig",
+    "ReplayConfig",
     "ReportConfig",
+    "RetainConfig",
     "RunConfig",
     "Section",
     "ServeConfig",
@@ -54,6 +59,7 @@ __all__ = [
     "ThresholdsConfig",
     "TierConfig",
     "TrainConfig",
+    "UpdateConfig",
 ]
 
 

@@ -112,7 +112,7 @@ class _Merger:
 
     def _merge(self, index: int, copy: Example, where: str) -> None:
         held = self._examples[index]
-        if held.id in self._contradicted or _contradict(held, copy):
+        if held.id in self._contradicted or contradict(held, copy):
             self._contradicted.add(held.id)
             self._rejected.append(Rejected(where, CONTRADICTION, copy.text))
             return
@@ -136,14 +136,15 @@ class _Merger:
         return examples, self._rejected, self._counts
 
 
-def _contradict(left: Example, right: Example) -> bool:
+def contradict(left: Example | Row, right: Example | Row) -> bool:
+    """Whether two verdicts on the same text cannot both be right."""
     pairs = ((left.label, right.label), (left.score, right.score))
     if any(one is not None and other is not None and one != other for one, other in pairs):
         return True
     return _denies(left, right) or _denies(right, left)
 
 
-def _denies(one: Example, other: Example) -> bool:
+def _denies(one: Example | Row, other: Example | Row) -> bool:
     """Whether a label of the one does not hold for the other."""
     if one.labels is None or other.labels is None:
         return False
@@ -174,5 +175,5 @@ def _without_near(
     dropped = np.flatnonzero(match >= 0)
     counts["near_duplicates"] = int(dropped.size)
     counts["near_duplicates_of_evaluation"] = int((priority[match[dropped]] < 3).sum())
-    counts["near_duplicates_other_label"] = sum(_contradict(examples[i], examples[match[i]]) for i in dropped.tolist())
+    counts["near_duplicates_other_label"] = sum(contradict(examples[i], examples[match[i]]) for i in dropped.tolist())
     return [example for example, of in zip(examples, match.tolist(), strict=True) if of < 0]

@@ -23,10 +23,14 @@ States = Callable[[Sequence[Example]], npt.NDArray[np.float16]]
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a teacher gives: its answers by example id, and its hidden states where the objective compares them."""
+    """What a teacher gives: its answers by example id, and its hidden states where the objective compares them.
+
+    `policy` is that of the teacher where it knows only some of the student's categories.
+    """
 
     signals: Mapping[str, TeacherSignal] = field(default_factory=dict)
     states: States | None = None
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,33 @@ class Rows:
 
 
 def rows_of(
-    examples: Sequence[Example], signals: Mapping[str, TeacherSignal], encoder: Encoder, policy: Policy
+    examples: Sequence[Example],
+    signals: Mapping[str, TeacherSignal],
+    encoder: Encoder,
+    policy: Policy,
+    told: Policy | None = None,
 ) -> Rows:
     """Match examples and signals by content id and encode them.
+
+    Args:
+        examples: in their order.
+        signals: by example id.
+        encoder: the student's.
+        policy: the student's.
+        told: the teacher's, where it knows only some of the student's categories.
 
     Raises:
         TrainingError: no row has a target, or a signal belongs to another example or label space.
     """
-    usable = [e for e in examples if answered(signals.get(e.id), e, policy) or e.is_gold]
+    told = told or policy
+    usable = [e for e in examples if answered(signals.get(e.id), e, told) or e.is_gold]
     if not usable:
         raise TrainingError(
             "no training row has a human label, a risk score or a teacher's answer: label first, or add gold"
         )
     windows = encoder.encode([example.text for example in usable])
     first = np.unique(windows.owner, return_index=True)[1]
-    soft = torch.stack([_soft(signals.get(example.id), policy) for example in usable])
+    soft = torch.stack([_soft(signals.get(example.id), policy, told) for example in usable])
     hard = torch.stack([_hard(example, policy) for example in usable])
     score = torch.tensor([float("nan") if e.score is None else e.score for e in usable])
     ids = [windows.ids[i] for i in first]
@@ -83,10 +99,11 @@ def answered(signal: TeacherSignal | None, example: Example, policy: Policy) -> 
     return signal.outcome == "ok"
 
 
-def _soft(signal: TeacherSignal | None, policy: Policy) -> Tensor:
+def _soft(signal: TeacherSignal | None, policy: Policy, told: Policy) -> Tensor:
     if signal is None or signal.outcome != "ok":
         return torch.full((len(policy.ids),), float("nan"))
-    return torch.tensor([signal.probabilities.get(name, 0.0) for name in policy.ids])
+    known = {name: signal.probabilities.get(name, 0.0) for name in told.ids}
+    return torch.tensor([known.get(name, float("nan")) for name in policy.ids])
 
 
 def _hard(example: Example, policy: Policy) -> Tensor:

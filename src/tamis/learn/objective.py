@@ -25,10 +25,11 @@ from tamis.learn.losses import FEATURE, RELATION, RESPONSE, RISK_RELATION, SMALL
 class Targets:
     """Targets of some rows.
 
-    `soft`: (rows, categories) teacher probabilities, NaN rows have none. `hard`: (rows,) category indices, -1 has none;
-    multi-label: (rows, categories) of 0, 1 and NaN, an all-NaN row has none. `states`: (rows, layers, width) hidden
-    states of the teacher, NaN rows have none; None where no term asks for them. `score`: (rows,) human risk scores, NaN
-    rows have none; None where no row has one.
+    `soft`: (rows, categories) teacher probabilities, NaN rows have none; a category that is NaN in the others too is
+    one the teacher does not know. `hard`: (rows,) category indices, -1 has none; multi-label: (rows, categories) of 0,
+    1 and NaN, an all-NaN row has none. `states`: (rows, layers, width) hidden states of the teacher, NaN rows have
+    none; None where no term asks for them. `score`: (rows,) human risk scores, NaN rows have none; None where no row
+    has one.
     """
 
     soft: Tensor
@@ -39,7 +40,7 @@ class Targets:
     @property
     def has_soft(self) -> Tensor:
         """(rows,) whether the teacher has answered."""
-        return ~self.soft.isnan().any(-1)
+        return ~self.soft.isnan().all(-1)
 
     @property
     def has_hard(self) -> Tensor:
@@ -97,8 +98,7 @@ class Objective:
         self.kind = kind
         self.benign = harm.index(0)
         self.order = [self.benign, *(i for i in range(len(harm)) if i != self.benign)]
-        # Of the outcomes `_outcomes` gives.
-        self.harm = torch.tensor([0.0, 1.0] if kind == "multi_label" else [harm[i] for i in self.order])
+        self.harm = torch.tensor(harm)
 
     def terms(self, seen: Seen, targets: Targets, total: float, weights: Weights) -> dict[str, Tensor]:
         """Weighted parts of the loss, by name.
@@ -132,14 +132,20 @@ class Objective:
             rows = SUPERVISED[self.kind](logits[judged], targets.hard[judged], self.config.label_smoothing)
             found["supervised"] = judged, rows
         if targets.score is not None and bool((judged := targets.has_score).any()):
-            risk = self._risk_logit(self._outcomes(logits[judged]))
+            risk = self._risk_logit(self._outcomes(logits[judged], self.order), self.order)
             found["score_error"] = judged, risk_error(risk, targets.score[judged])
         return found
 
     def _distilled(self, seen: Seen, targets: Targets, soft: Tensor, weights: Weights) -> dict[str, Tensor]:
-        """Each term of L_distill over the rows the teacher has answered."""
+        """Each term of L_distill over the rows the teacher has answered, and over the categories it knows.
+
+        An old model that teaches its successor says nothing of a category it never had: what the student gives to that
+        one is left out on both sides (Li and Hoiem, 2016, arXiv 1606.09282).
+        """
         names = [name for name, weight in weights.items() if weight and name not in ("alpha", "beta")]
-        student, teacher = self._outcomes(seen.logits[soft]), self._answers(targets.soft[soft])
+        answers = targets.soft[soft]
+        order = [i for i in self.order if not bool(answers[:, i].isnan().any())]
+        student, teacher = self._outcomes(seen.logits[soft], order), self._answers(answers, order)
         found: dict[str, Tensor] = {}
         for name in names:
             if name in RESPONSE:
@@ -151,7 +157,7 @@ class Objective:
                 found[name] = RELATION[name](*self._related(seen, targets, soft, student, teacher))
             else:
                 logits = student, teacher.clamp(min=SMALLEST).log()
-                found[name] = RISK_RELATION[name](*map(self._risk_logit, logits))
+                found[name] = RISK_RELATION[name](*(self._risk_logit(one, order) for one in logits))
         return found
 
     def _features(self, name: str, seen: Seen, targets: Targets, soft: Tensor) -> Tensor:
@@ -173,26 +179,29 @@ class Objective:
         known = ~wanted.isnan().any(-1)
         return seen.state[soft][known], wanted[known]
 
-    def _risk_logit(self, logits: Tensor) -> Tensor:
+    def _risk_logit(self, logits: Tensor, order: Sequence[int]) -> Tensor:
         """Log-odds of the risk, (rows,), of what `_outcomes` gives; under multi-label those of the likeliest harm.
 
         The risk is the mean harm of the outcomes, so its odds are sum p h over sum p (1 - h).
         """
-        harm = self.harm.to(logits)
+        harm = logits.new_tensor([0.0, 1.0]) if self.kind == "multi_label" else self.harm[list(order)].to(logits)
         odds = (logits + harm.log()).logsumexp(-1) - (logits + (1 - harm).log()).logsumexp(-1)
-        return odds if odds.ndim == 1 else odds[:, self.order[1:]].amax(-1)
+        return odds if odds.ndim == 1 else odds[:, 1:].amax(-1)
 
-    def _outcomes(self, logits: Tensor) -> Tensor:
-        """The student's logits as those of a distribution over the last dimension, benign outcome first."""
-        if self.kind == "multi_label":
-            return torch.stack([torch.zeros_like(logits), logits], -1)
-        return logits[:, self.order]
+    def _outcomes(self, logits: Tensor, order: Sequence[int]) -> Tensor:
+        """The student's logits of these categories, the benign one first, as those of a distribution over the last one.
 
-    def _answers(self, teacher: Tensor) -> Tensor:
+        With several labels each category has two outcomes, (rows, categories, 2).
+        """
+        chosen = logits[:, list(order)]
+        return torch.stack([torch.zeros_like(chosen), chosen], -1) if self.kind == "multi_label" else chosen
+
+    def _answers(self, teacher: Tensor, order: Sequence[int]) -> Tensor:
         """The teacher's probabilities of the same outcomes."""
+        chosen = teacher[:, list(order)]
         if self.kind == "multi_label":
-            return torch.stack([1 - teacher, teacher], -1)
-        return teacher[:, self.order] / teacher.sum(-1, keepdim=True)
+            return torch.stack([1 - chosen, chosen], -1)
+        return chosen / chosen.sum(-1, keepdim=True)
 
 
 def _states(targets: Targets) -> Tensor:

@@ -76,19 +76,29 @@ def build_student(config: StudentConfig, policy: Policy, seed: int = 0) -> Stude
         WeightsError: the base cannot be had.
         ConfigError: LoRA targets that the base does not have.
     """
-    folder = models.training_folder(config.model)
-    base = load_base(folder, _dtype(config))
+    return student_on(_encoder(config), config, policy, seed)
+
+
+def student_on(encoder: Encoder, config: StudentConfig, policy: Policy, seed: int = 0) -> Student:
+    """A fresh student with an encoder of its own, as of a base that was saved without a tokenizer.
+
+    Raises:
+        WeightsError: the base cannot be had.
+        ConfigError: LoRA targets that the base does not have.
+    """
+    base = load_base(models.training_folder(config.model), _dtype(config))
     torch.manual_seed(seed)
     network = Network(_adapted(base, config), len(policy.ids), config.pooling, policy.kind)
     learnt = frozenset(name for name, p in network.named_parameters() if p.requires_grad)
-    return Student(network, _encoder(config, folder), policy, config, learnt)
+    return Student(network, encoder, policy, config, learnt)
 
 
 def load_student(folder: Path) -> Student:
     """A trained student from its folder."""
     settings = json.loads((folder / "student.json").read_text())
     config = StudentConfig.model_validate(settings["student"])
-    student = build_student(config, Policy.model_validate(settings["policy"]))
+    encoder = Encoder.from_file(folder / "tokenizer.json", _template(config), config.max_tokens)
+    student = student_on(encoder, config, Policy.model_validate(settings["policy"]))
     student.load(folder / "trained.safetensors")
     student.facts.update(settings["facts"])
     return student
@@ -108,7 +118,8 @@ def merged(student: Student, *, whole: bool = False) -> Student:
     Merging happens in float32: in 16 bits small updates are lost, and a 4-bit base is ruined by it. With `whole` the
     merged weights stay in float32.
     """
-    fresh = build_student(student.config.model_copy(update={"pretrained_dtype": "float32"}), student.policy)
+    config = student.config.model_copy(update={"pretrained_dtype": "float32"})
+    fresh = student_on(student.encoder, config, student.policy)
     fresh.network.load_state_dict(student.trained(), strict=False)
     if student.config.mode == "lora":
         fresh.network.base = fresh.network.base.merge_and_unload()  # type: ignore[operator]
@@ -126,11 +137,16 @@ def _dtype(config: StudentConfig) -> torch.dtype:
     return DTYPES[config.pretrained_dtype]
 
 
-def _encoder(config: StudentConfig, folder: Path) -> Encoder:
+def _encoder(config: StudentConfig) -> Encoder:
+    folder = models.training_folder(config.model)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return Encoder(tokenizer, config.template or models.template_of(config.model), config.max_tokens)
+    return Encoder(tokenizer, _template(config), config.max_tokens)
+
+
+def _template(config: StudentConfig) -> str:
+    return config.template or models.template_of(config.model)
 
 
 def _adapted(base: nn.Module, config: StudentConfig) -> nn.Module:

@@ -344,12 +344,12 @@ def train(
     config: TrainConfig,
     out: Path,
 ) -> State:
-    """Train a fresh student on human labels and what a teacher knows.
+    """Train a student, fresh or one that goes on, on human labels and what a teacher knows.
 
     Raises:
         TrainingError: nothing to learn from, or training that cannot go on.
     """
-    rows = rows_of(split.examples, knowledge.signals, student.encoder, student.policy)
+    rows = rows_of(split.examples, knowledge.signals, student.encoder, student.policy, knowledge.policy)
     if rows.long:
         log.warning("%d of %d rows are longer than a window and are learnt from their first one", rows.long, len(rows))
     soft, hard = int(rows.targets.has_soft.sum()), int(rows.targets.has_hard.sum())

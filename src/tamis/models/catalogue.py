@@ -23,6 +23,8 @@ from tamis.errors import ConfigError, WeightsError
 
 CHUNK = 1 << 22
 Progress = Callable[[int, int], None]
+ASKED = "文本：{text}\n违规类别："
+"""How a decoder is shown a text: told what is asked, its states say more of it, of English texts too."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class CatalogueModel:
     size: int
     format: Literal["gguf", "e5s1"]
     licence: str
-    template: str = "{text}"
+    template: str
 
     @property
     def path(self) -> Path:
@@ -61,6 +63,7 @@ CATALOGUE: dict[str, CatalogueModel] = {
             size=491_400_064,
             format="gguf",
             licence="Apache-2.0",
+            template=ASKED,
         ),
         CatalogueModel(
             name="qwen2.5-coder-1.5b-instruct",
@@ -71,6 +74,7 @@ CATALOGUE: dict[str, CatalogueModel] = {
             size=1_117_320_768,
             format="gguf",
             licence="Apache-2.0",
+            template=ASKED,
         ),
         CatalogueModel(
             name="multilingual-e5-small",
@@ -92,6 +96,7 @@ CATALOGUE: dict[str, CatalogueModel] = {
             size=98_000_000,
             format="gguf",
             licence="Apache-2.0",
+            template=ASKED,
         ),
     )
 }

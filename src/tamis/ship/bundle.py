@@ -100,6 +100,12 @@ class Moderator:
         self.thresholds = Thresholds.model_validate(spec.thresholds)
         self.trained_on: frozenset[str] = frozenset()
 
+    @property
+    def uncalibrated(self) -> Moderator:
+        """The same model, with probabilities as it was trained to give them."""
+        spec = replace(self.spec, temperature=1.0, curves={})
+        return Moderator(self.backend, self.encoder, self.policy, spec, self.versions["model"])
+
     def __call__(self, texts: Sequence[str]) -> list[Decision]:
         """Judge texts; each decision has `.probabilities`, `.category`, `.risk` and `.action`.
 
@@ -198,7 +204,8 @@ def load_bundle(path: str | Path, opened: Open = open_backend) -> Moderator:
         RemoteError: a server computes for it whose key is not set.
         MissingExtraError: the packages of its backend are not installed.
     """
-    folder = Path(path)
+    # A link may be switched to another bundle while this one's files are read.
+    folder = Path(path).resolve()
     version = check_manifest(folder)
     policy = parse_policy((folder / "policy.json").read_text(encoding="utf-8"), where=str(folder / "policy.json"))
     spec = BundleSpec(**json.loads((folder / "bundle.json").read_text()))
