@@ -250,7 +250,7 @@ def load_base(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def is_decoder(base: nn.Module) -> bool:
-    """Whether a transformer is a decoder, which speaks through its last token."""
+    """Whether a transformer is a decoder, whose tokens see those before them alone."""
     config: Any = base.config
     # A decoder saved without its language head names only its base; grouped key-value heads still give it away.
     named = any("CausalLM" in name for name in config.architectures or ())

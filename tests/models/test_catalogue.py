@@ -40,6 +40,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             size=30,
             format="gguf",
             licence="none",
+            template="{text}",
         )
         CATALOGUE["made"] = model
         return model
