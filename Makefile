@@ -7,7 +7,7 @@ STUDENT ?= qwen2.5-coder-0.5b-instruct
 OUT ?= runs/demo
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup fmt check test test-all bench demo docs clean
+.PHONY: setup fmt check test test-all bench bench-serve demo docs clean
 
 setup: $(BIN)/.ready
 
@@ -33,6 +33,10 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+bench-serve: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/serve.py
 
 demo: setup
 	$(BIN)/tamis run recipes/demo.yaml --out $(OUT) --set student.model=$(STUDENT)
