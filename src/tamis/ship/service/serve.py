@@ -23,6 +23,9 @@ from tamis.ship.service.keys import list_keys
 from tamis.store import Store
 
 BACKLOG = 2048
+STARTS = 120
+"""Seconds in which a worker must be there; with uvicorn's own 5 a busy machine would kill each before it has begun."""
+
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,14 @@ def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port
         app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers))
         # Its access log would hold the keys that Perspective's clients send in the address.
         settings = uvicorn.Config(
-            app, workers=workers, factory=True, access_log=False, log_level="warning", server_header=False, ws="none"
+            app,
+            workers=workers,
+            factory=True,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            ws="none",
+            timeout_worker_healthcheck=STARTS,
         )
         if workers == 1:
             uvicorn.Server(settings).run([listening])
