@@ -55,7 +55,7 @@ def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port
             log.warning("nobody has a key yet: make one with `tamis keys add NAME`, with the same --store")
     with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="tamis-metrics-") as folder:
         log.info("serving %s at http://%s:%d", bundle, host, listening.getsockname()[1])
-        app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers))
+        app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers, listening))
         # Its access log would hold the keys that Perspective's clients send in the address.
         settings = uvicorn.Config(
             app,
