@@ -21,7 +21,7 @@ from tamis.config import LimitsConfig
 from tamis.ship.service.limits import depth
 
 PATHS = ("/v1/decisions", "/v1/moderations", "/v1alpha1/comments:analyze")
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture
@@ -157,6 +157,7 @@ def send(server: Running, path: str, body: bytes) -> int:
     ).status_code
 
 
+@FUZZ
 @given(
     st.recursive(
         st.text(alphabet=string.printable) | st.integers(), lambda t: st.lists(t) | st.dictionaries(st.text(), t)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import PolicyError
@@ -71,6 +71,7 @@ def test_no_answer_is_flagged() -> None:
     assert (told["flagged"], told["tamis"]["risk"], set(told["category_scores"].values())) == (True, None, {0.0})
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=8).filter(any), st.sampled_from(["pass", "review", "block"]))
 def test_every_flag_has_its_reason(numbers: list[float], action: str) -> None:
     told = {name: number / sum(numbers) for name, number in zip(POLICY.ids, numbers, strict=True)}

@@ -129,6 +129,8 @@ async def _change(
         asked = parse(model, await read_body(request, limits), limits) if model else None
         try:
             async with service.changing:
+                # What was asked of another worker a moment ago comes first.
+                await _catch_up(service)
                 await work(service, asked)
                 service.followed = _wanted(service)
                 await asyncio.to_thread(service.store.set_note, service.note, service.followed)
@@ -161,13 +163,17 @@ async def look(service: Service) -> None:
     try:
         service.keyring.know(await asyncio.to_thread(list_keys, service.store))
         async with service.changing:
-            wanted = await asyncio.to_thread(service.store.note, service.note)
-            if wanted and wanted != service.followed:
-                # Once, be it possible or not: a folder that is gone would be tried each second.
-                service.followed = wanted
-                await follow(service.fleet, wanted)
+            await _catch_up(service)
     except TamisError as error:
         log.warning("%s", error)
+
+
+async def _catch_up(service: Service) -> None:
+    wanted = await asyncio.to_thread(service.store.note, service.note)
+    if wanted and wanted != service.followed:
+        # Once, be it possible or not: a folder that is gone would be tried each second.
+        service.followed = wanted
+        await follow(service.fleet, wanted)
 
 
 async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:

@@ -60,6 +60,11 @@ class Service:
         """Whether new requests should come here."""
         return self.fleet.ready and not self.draining
 
+    def begin_drain(self) -> bool:
+        """Say from now on that no more should come; whether that is news."""
+        news, self.draining = not self.draining, True
+        return news
+
     async def answer(
         self, texts: Sequence[str], where: str, caller: Key, keys: Sequence[str | None] = (), keep: bool = True
     ) -> list[Answer]:

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
-import threading
+import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog
 from tamis.ship.service import admin, metrics, native, openai, perspective
 from tamis.ship.service.answers import Service, respond, service_of
+from tamis.ship.service.drain import drain_on_sigterm
 from tamis.ship.service.fleet import Fleet, Teachers
 from tamis.ship.service.keys import Keyring
 from tamis.ship.service.refusal import Refusal
@@ -41,12 +41,13 @@ SALT = "salt of the audit"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker is started with."""
+    """What a worker is started with; `listening` is the port where it is the worker that ends it."""
 
     bundle: Path
     config: ServeConfig
     teachers: Teachers
     workers: int = 1
+    listening: socket.socket | None = None
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -83,7 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             service = Service(f"bundles of {settings.bundle}"[-300:], fleet, store, decision_log, config, keyring)
             await admin.look(service)
             watcher = asyncio.create_task(admin.watch(service))
-            _drain_first(service)
+            drain_on_sigterm(service.begin_drain, config.drain, settings.listening)
             try:
                 yield service
             finally:
@@ -100,21 +101,6 @@ def audit_salt(store: Store) -> bytes:
     if salt is None:
         store.set_note(SALT, salt := secrets.token_hex(16))
     return bytes.fromhex(str(salt))
-
-
-def _drain_first(service: Service) -> None:
-    """On SIGTERM, say for a while that no more should come, and let the server stop after it; a second stops it now."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    stop, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
-
-    def begin(number: int, frame: Any) -> None:
-        delay = 0.0 if service.draining else service.config.drain
-        service.draining = True
-        if callable(stop):
-            loop.call_soon_threadsafe(loop.call_later, delay, stop, number, frame)
-
-    signal.signal(signal.SIGTERM, begin)
 
 
 class Front:

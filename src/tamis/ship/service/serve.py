@@ -23,6 +23,9 @@ from tamis.ship.service.keys import list_keys
 from tamis.store import Store
 
 BACKLOG = 2048
+STARTS = 120
+"""Seconds in which a worker must be there; with uvicorn's own 5 a busy machine would kill each before it has begun."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,10 +55,17 @@ def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port
             log.warning("nobody has a key yet: make one with `tamis keys add NAME`, with the same --store")
     with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="tamis-metrics-") as folder:
         log.info("serving %s at http://%s:%d", bundle, host, listening.getsockname()[1])
-        app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers))
+        app = functools.partial(create_app, Settings(bundle.resolve(), config, teachers, workers, listening))
         # Its access log would hold the keys that Perspective's clients send in the address.
         settings = uvicorn.Config(
-            app, workers=workers, factory=True, access_log=False, log_level="warning", server_header=False, ws="none"
+            app,
+            workers=workers,
+            factory=True,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            ws="none",
+            timeout_worker_healthcheck=STARTS,
         )
         if workers == 1:
             uvicorn.Server(settings).run([listening])
