@@ -134,7 +134,9 @@ def test_several_labels_some_of_them_unknown_with_a_teacher(
 
 def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": text.format(scene * 3), "risk": score} for score, text in LEVELS.values() for scene in SCENES]
-    config = load_config(recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}))
+    config = load_config(
+        recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}), ["train.epochs=8"]
+    )
     made = run(config)
     conclude(config, made)
     assert "Spearman's" in capsys.readouterr().out

@@ -25,6 +25,8 @@ from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
 from tamis.ship.choose import export_bundle
 from tamis.ship.parity import ALL
 
+AGREE = 0.06
+"""Between a float32 base and one in 16 bits, whose rounding the random weights of a tiny decoder make much of."""
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "", "日入上千私我" * 60, "a\0b\ud800"]
 
 
@@ -82,7 +84,7 @@ def _agree(adapters: Adapters, students: dict[str, Student], names: list[str]) -
         wanted = scorer_of(students[name])(TEXTS)
         got = [scores for scores, other in zip(found, asked, strict=True) if other == name]
         for one, other in zip(got, wanted, strict=True):
-            assert one.probabilities == pytest.approx(other.probabilities, abs=0.02), name
+            assert one.probabilities == pytest.approx(other.probabilities, abs=AGREE), name
 
 
 def test_each_text_is_judged_by_the_student_it_asks_for_in_common_batches(

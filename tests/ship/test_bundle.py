@@ -48,7 +48,8 @@ def test_a_loaded_bundle_decides_as_the_student(bundle: Path, student: Student) 
         assert decision.category == scores.category
         assert set(decision.probabilities) == set(student.policy.ids)
         assert sum(decision.probabilities.values()) == pytest.approx(1, abs=1e-5)
-        assert decision.risk == pytest.approx(scores.risk, abs=0.02)
+        # Merged in 16 bits, where the student is not.
+        assert decision.risk == pytest.approx(scores.risk, abs=0.04)
         assert decision.action in {"pass", "review", "block"}
 
 
@@ -179,5 +180,6 @@ def test_a_bundle_of_levels_has_the_ordinal_head_and_decides_as_the_student(tiny
     assert isinstance(loaded.backend, TorchBackend)
     torch.testing.assert_close(loaded.backend.network.head.bias, made.network.head.bias)
     for decision, scores in zip(loaded(TEXTS), scorer_of(made)(TEXTS), strict=True):
-        assert decision.risk == pytest.approx(scores.risk, abs=0.02)
+        # Merged in 16 bits, where the student is not.
+        assert decision.risk == pytest.approx(scores.risk, abs=0.04)
         assert list(decision.probabilities) == ["none", "mild", "serious", "extreme"]
