@@ -19,6 +19,7 @@ from tests.tiny import write_recipe
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, content_id
 
+REVIEWS = "review_items, review_verdicts, review_skips"
 POSTGRES = os.environ.get("TAMIS_TEST_POSTGRES", "")
 TEXTS = {
     "normal": ["今天天气很好", "the soup needs salt", "这本书值得读", "we met at noon", "地铁几点开", "nice garden"],
@@ -172,5 +173,5 @@ def _drop() -> None:
 
     engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS signals, notes, decisions, keys, alembic_version"))
+        connection.execute(text(f"DROP TABLE IF EXISTS signals, notes, decisions, keys, {REVIEWS}, alembic_version"))
     engine.dispose()

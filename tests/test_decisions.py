@@ -20,6 +20,7 @@ from sqlalchemy import event, text, update
 from tamis.decisions import CHAINED, GENESIS, DecisionLog, Logged, canonical, decisions_table, forget, preview, verify
 from tamis.errors import ConfigError, DataError
 from tamis.records import NO_ANSWER, Decision, Scores, content_id
+from tamis.signals import text_signals
 from tamis.store import Store
 
 TEXT = "加微信 abc12345 日入上千，机会难得，名额有限！"
@@ -60,6 +61,7 @@ def test_what_goes_in_holds_and_its_text_is_not_there(url: str) -> None:
             "uncertainty": 0.8,
         }
         assert "日入上千" not in str(dict(rows[0]))
+        assert json.loads(rows[0]["signals"]) == text_signals(TEXT)
         assert json.loads(rows[0]["kept"])["preview"] == "字字字 xxx#…字字，字字字字！"
         assert found.head == rows[-1]["hash"]
 
@@ -72,6 +74,22 @@ def test_the_chain_by_hand(tmp_path: Path) -> None:
     plain = json.dumps({name: first[name] for name in CHAINED}, sort_keys=True, separators=(",", ":"))
     assert first["previous"] == GENESIS
     assert first["hash"] == hashlib.sha256(plain.encode()).hexdigest() == second["previous"]
+
+
+def test_rows_from_before_the_counts_hold(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.db") as store:
+        write(store, "a")
+        with store.begin() as connection:
+            row = dict(connection.execute(decisions_table.select()).mappings().one())
+            # As it was written when the table had no such column.
+            plain = {name: row[name] for name in CHAINED if name != "signals"}
+            hashed = hashlib.sha256(canonical(plain).encode()).hexdigest()
+            connection.execute(update(decisions_table).values(signals=None, hash=hashed))
+        write(store, "b")
+        assert verify(store).broken is None
+        with store.begin() as connection:
+            connection.execute(update(decisions_table).where(decisions_table.c.number == 1).values(signals="{}"))
+        assert verify(store).rows == 0
 
 
 CHANGES = {
@@ -87,6 +105,7 @@ CHANGES = {
     "reasons": "[]",
     "versions": "{}",
     "latency_ms": 1.0,
+    "signals": None,
     "until": "2020-01-01T00:00:00.000000+00:00",
     "seal": "0" * 64,
     "previous": "1" * 64,
@@ -233,6 +252,7 @@ WRITER = """
 import sys
 from tamis.decisions import DecisionLog
 from tamis.records import Decision, Scores, content_id
+from tamis.signals import text_signals
 from tamis.store import Store
 
 url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -14,9 +14,11 @@ from tamis.policy import Policy
 from tamis.records import CalibrationSplit, Example, Scorer, Scores
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 CalibrationMethod = Literal["temperature", "platt", "isotonic"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 TINY = 1e-12
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,29 @@ def traffic_shares(harmful: int, harmless: int, prevalence: float | None) -> tup
     """
     share = prevalence if prevalence is not None else harmful / max(harmful + harmless, 1)
     return share / max(harmful, 1), (1 - share) / max(harmless, 1)
+
+
+def ratio(top: Floats, bottom: Floats, empty: float = 0.0) -> Floats:
+    """`top / bottom`, and `empty` where `bottom` is 0."""
+    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, empty), where=bottom > 0)
+
+
+def bin_of(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
+    """Index of the equal-width bin of each confidence in [0, 1]; a bin holds its upper edge."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def expected_calibration_error(confidence: Floats, correct: Bools, weights: Floats, bins: int = BINS) -> Floats:
+    """Mean over `bins` equal-width bins of |accuracy - confidence|, weighted by rows (Guo et al., 2017, eq. 3)."""
+    inside = np.eye(bins)[bin_of(confidence, bins)]
+    gaps = np.abs((weights * (correct - confidence)) @ inside).sum(1)
+    return ratio(gaps, weights.sum(1), empty=np.nan)
+
+
+def reliability(confidence: Floats, correct: Bools, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and rows of each bin that holds a row."""
+    where = bin_of(confidence, bins)
+    return [
+        (float(confidence[where == i].mean()), float(correct[where == i].mean()), int((where == i).sum()))
+        for i in np.unique(where)
+    ]

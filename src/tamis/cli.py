@@ -8,8 +8,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -39,6 +40,12 @@ keys_app = typer.Typer(
     no_args_is_help=True, help="Keys of the service.\n\nExample: `tamis keys add shop --store tamis.sqlite`"
 )
 app.add_typer(keys_app, name="keys")
+feedback_app = typer.Typer(
+    no_args_is_help=True,
+    help="What people corrected, as rows for training and for other tools."
+    "\n\nExample: `tamis feedback export rows.jsonl --store runs/demo/store.sqlite`",
+)
+app.add_typer(feedback_app, name="feedback")
 err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
@@ -166,11 +173,85 @@ def audit_forget(name: Annotated[str, typer.Argument(metavar="ID")], store: Url)
 
     Example: `tamis audit forget 4f2a9c0e1b7d3856 --store runs/demo/store.sqlite`
     """
-    from tamis.decisions import forget
+    from tamis.feedback import forget_text
     from tamis.store import Store
 
     with Store.open(store, create=False) as opened:
-        Console().print(f"{forget(opened, name)} decisions have forgotten their text")
+        Console().print(f"{forget_text(opened, name)} decisions have forgotten their text")
+
+
+PolicyName = Annotated[str, typer.Option("--policy", metavar="NAME", help="A YAML file, or a shipped policy.")]
+
+
+@app.command()
+def monitor(
+    store: Url,
+    policy: PolicyName = "default",
+    days: Annotated[int, typer.Option("--days", min=1, help="Length of the traffic that is looked at.")] = 7,
+    until: Annotated[datetime | None, typer.Option("--until", help="Its end, in UTC; now without it.")] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Make it the reference of later looks.")] = False,
+    language: Annotated[Literal["en", "zh"], typer.Option("--language", help="Of what is printed.")] = "en",
+) -> None:
+    """Hold traffic against a pinned reference; exits with 1 while an alarm stands.
+
+    Example: `tamis monitor --store runs/demo/store.sqlite --days 7`
+    """
+    from tamis.policy import load_policy
+    from tamis.ship import monitor as watching
+    from tamis.show import show_pinned, show_watched
+    from tamis.store import Store
+
+    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
+    with Store.open(store, create=False) as opened:
+        if pin:
+            show_pinned(watching.pin(opened, load_policy(policy), end, days))
+            return
+        found = watching.watch(opened, load_policy(policy), end, days)
+    show_watched(found, language)
+    if found.alarms:
+        raise typer.Exit(1)
+
+
+Form = Annotated[
+    Literal["jsonl", "label-studio", "argilla"], typer.Option("--format", help="JSON lines, or the tool it is for.")
+]
+
+
+@feedback_app.command("export")
+def feedback_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    store: Url,
+    form: Form = "jsonl",
+    policy: PolicyName = "default",
+    texts: Annotated[
+        Path | None, typer.Option("--texts", help="JSON lines with `text`, for texts the decision log does not keep.")
+    ] = None,
+) -> None:
+    """Write reviewed texts with who said what of them and whose word decides.
+
+    Example: `tamis feedback export rows.jsonl --store runs/demo/store.sqlite`
+    """
+    from tamis.feedback import gather, read_texts, write_feedback
+    from tamis.policy import load_policy
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        found = gather(opened, load_policy(policy), read_texts(texts) if texts else ())
+    write_feedback(file, found.feedback, form)
+    Console().print(f"{len(found.feedback)} texts written, {found.without_text} left out whose text is not kept")
+
+
+@feedback_app.command("import")
+def feedback_import(file: Annotated[Path, typer.Argument(metavar="FILE")], store: Url, form: Form = "jsonl") -> None:
+    """Take verdicts that people gave elsewhere; what is there already is not taken twice.
+
+    Example: `tamis feedback import tasks.json --format label-studio --store runs/demo/store.sqlite`
+    """
+    from tamis.feedback import read_feedback, take
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        Console().print(f"{take(opened, read_feedback(file, form))} verdicts taken")
 
 
 @app.command()

@@ -29,6 +29,7 @@ from sqlalchemy import Column, Connection, Float, Integer, RowMapping, String, T
 
 from tamis.errors import ConfigError, DataError
 from tamis.records import Action, Decision
+from tamis.signals import text_signals
 from tamis.store import Store, metadata
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ decisions_table = Table(
     Column("reasons", Text, nullable=False),
     Column("versions", Text, nullable=False),
     Column("latency_ms", Float, nullable=False),
+    Column("signals", Text),
     Column("until", String(32), index=True),
     Column("seal", String(64), nullable=False),
     Column("previous", String(64), nullable=False),
@@ -283,7 +285,7 @@ def _row(decision: Decision, text: str, key: str | None, now: datetime, days: in
     return {
         "id": name,
         "key": name if key is None else key,
-        "time": _stamp(now),
+        "time": stamp(now),
         "content": decision.id,
         "action": decision.action,
         "category": decision.category,
@@ -292,7 +294,8 @@ def _row(decision: Decision, text: str, key: str | None, now: datetime, days: in
         "reasons": canonical(decision.reasons),
         "versions": canonical(dict(decision.versions)),
         "latency_ms": float(decision.latency_ms),
-        "until": None if days is None else _stamp(now + timedelta(days=days)),
+        "signals": canonical(text_signals(text)),
+        "until": None if days is None else stamp(now + timedelta(days=days)),
         "seal": _sha(canonical(kept)),
         "kept": canonical(kept),
     }
@@ -349,12 +352,14 @@ def _wrong(row: RowMapping, number: int, head: str) -> str | None:
 
 
 def _hash(row: Mapping[str, Any] | RowMapping) -> str:
-    return _sha(canonical({name: row[name] for name in CHAINED}))
+    # Rows that were written before `signals` was counted have none, and their hash does not cover it.
+    covered = [name for name in CHAINED if name != "signals" or row[name] is not None]
+    return _sha(canonical({name: row[name] for name in covered}))
 
 
 def _expire(connection: Connection, now: datetime) -> int:
     columns = decisions_table.c
-    over = update(decisions_table).where(columns.until <= _stamp(now), columns.kept.is_not(None))
+    over = update(decisions_table).where(columns.until <= stamp(now), columns.kept.is_not(None))
     return connection.execute(over.values(kept=None)).rowcount
 
 
@@ -373,7 +378,8 @@ def _sha(text: str) -> str:
     return hashlib.sha256(str(text).encode()).hexdigest()
 
 
-def _stamp(moment: datetime) -> str:
+def stamp(moment: datetime) -> str:
+    """A time as the tables of the store hold it: in UTC, to the microsecond, so that text sorts as time does."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 

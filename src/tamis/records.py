@@ -13,6 +13,9 @@ Outcome = Literal["ok", "refused", "unparsable", "failed"]
 Method = Literal["logprobs", "votes", "verbalised", "local_logits", "mixed"]
 Action = Literal["pass", "review", "block"]
 
+AUDIT = "audit"
+"""The reason that marks a passed text for a person to look at."""
+
 
 def content_id(text: str) -> str:
     """Hash of a text after NFKC, lower-casing and removal of white space: 16 hexadecimal digits."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -19,10 +20,12 @@ from tamis.errors import DataError
 from tamis.judge.result import Evaluation
 from tamis.judge.words import load_words
 from tamis.models import CATALOGUE, fetch
+from tamis.policy import Language
 from tamis.records import Decision
 
 if TYPE_CHECKING:
     from tamis.decisions import Verified
+    from tamis.ship.monitor import Measure, Watched, Window
 
 TRY = "日入上千，有手机就能做，私我带你"
 COLOURS = {"pass": "green", "review": "yellow", "block": "red"}
@@ -95,6 +98,69 @@ def show_verified(found: Verified) -> None:
     Console(soft_wrap=True).print(
         f"{found.rows} decisions hold, {found.forgotten} of them forgotten; head {found.head}"
     )
+
+
+def show_pinned(window: Window) -> None:
+    """Say what is the reference now."""
+    Console(soft_wrap=True).print(
+        f"pinned as the reference: {window.rows} decisions from {_day(window.since)} to {_day(window.until)}"
+    )
+
+
+def show_watched(found: Watched, language: Language) -> None:
+    """Print what a look found: a table of measures, then the alarms and what to do about each."""
+    from tamis.ship.monitor import words
+
+    told, console = words(language), Console()
+    table, names = told["table"], told["names"]
+    title = table["title"].format(
+        since=_day(found.current.since),
+        until=_day(found.current.until),
+        rows=found.current.rows,
+        reference_rows=found.reference.rows,
+        reference_since=_day(found.reference.since),
+        reference_until=_day(found.reference.until),
+    )
+    grid = Table(*(table[name] for name in ("measure", "group", "value", "rows", "limit")), title=title)
+    standing = {alarm.key for alarm in found.alarms}
+    for one in found.measures:
+        style = "red" if one.key in standing else None
+        grid.add_row(
+            names[one.name], _group(one, told), _value(one, table), str(one.rows), _limit(one, table), style=style
+        )
+    console.print(grid)
+    for week in found.weeks:
+        told_week = table["week"].format(week=week.group["week"], value=f"{week.value:.3f}", rows=week.rows)
+        console.print(told_week, soft_wrap=True)
+    measured = {one.key: one for one in found.measures}
+    for alarm in found.alarms:
+        key = "alarm" if alarm.key in measured else "gone"
+        what = f"{names[alarm.name]}: {_group(measured[alarm.key], told)}" if key == "alarm" else alarm.key
+        console.print(table[key].format(since=alarm.since[:16], what=what), style="red", soft_wrap=True)
+        console.print(table["next"].format(step=told["steps"][alarm.name]), soft_wrap=True)
+    if not found.alarms:
+        console.print(table["calm"])
+
+
+def _group(one: Measure, told: Mapping[str, Any]) -> str:
+    return ", ".join(told["marks"].get(value, value) for value in one.group.values()) or told["table"]["all"]
+
+
+def _value(one: Measure, table: Mapping[str, str]) -> str:
+    if one.low is None or one.high is None:
+        return f"{one.value:.3f}"
+    return table["interval"].format(value=f"{one.value:.4f}", low=f"{one.low:.4f}", high=f"{one.high:.4f}")
+
+
+def _limit(one: Measure, table: Mapping[str, str]) -> str:
+    """What the value is held against; a growth where it is one."""
+    if one.limit is None:
+        return ""
+    return f"{one.limit:.3f}" if one.tested == one.value else table["growth"].format(limit=f"{one.limit:.3f}")
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def fetch_with_progress(name: str) -> None:

@@ -142,6 +142,20 @@ class Store:
             rows = connection.execute(query).all()
         return {row.example_id: _signal(row.body, row.example_id, teacher, label_space) for row in rows}
 
+    def answers(self, label_space: str) -> dict[str, TeacherSignal]:
+        """The last usable answer of any teacher over one label space, by example id.
+
+        Raises:
+            DataError: a row holds another example, teacher or label space than its key says.
+            ConfigError: the database cannot be read.
+        """
+        columns = signals_table.c
+        query = select(columns.example_id, columns.teacher, columns.body).order_by(columns.created)
+        usable = (columns.label_space == label_space, columns.repeat == 0, columns.outcome == "ok")
+        with self.begin() as connection:
+            rows = connection.execute(query.where(*usable)).all()
+        return {row.example_id: _signal(row.body, row.example_id, row.teacher, label_space) for row in rows}
+
     def note(self, key: str) -> Any | None:
         """The JSON value noted under `key`; None when there is none."""
         with self.begin() as connection:

@@ -118,22 +118,6 @@ def test_a_missing_risk_hurts_on_both_sides() -> None:
     assert ranking(np.array([True, False, True]), given, ones(3)).auroc == pytest.approx([0.0])
 
 
-def test_calibration_error_by_hand() -> None:
-    # Bins of 0.2: two rows at .9, one right (gap .4); one row at .5, right (gap .5): 2/3 * .4 + 1/3 * .5.
-    confidence, correct = np.array([0.9, 0.9, 0.5]), np.array([True, False, True])
-    found = metrics.expected_calibration_error(confidence, correct, ones(3), bins=5)
-    assert found == pytest.approx([2 / 3 * 0.4 + 1 / 3 * 0.5])
-
-
-def test_reliability_by_hand() -> None:
-    found = metrics.reliability(np.array([0.9, 1.0, 0.5]), np.array([True, False, True]), bins=5)
-    assert [tuple(one) for one in found] == [(0.5, 1.0, 1), (pytest.approx(0.95), 0.5, 2)]
-
-
-def test_a_bin_holds_its_upper_edge() -> None:
-    assert metrics.bin_of(np.array([0.0, 0.2, 0.21, 1.0]), bins=5).tolist() == [0, 0, 1, 4]
-
-
 def test_risk_scores_by_hand() -> None:
     found = metrics.agreement_with_scores(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.9, 0.6]))
     assert found["spearman"] == pytest.approx(0.5)

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from tamis.calibration import Bools, Floats, reliability
 from tamis.config import EvaluateConfig
 from tamis.errors import DataError
 from tamis.judge import metrics
 from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures
-from tamis.judge.metrics import Bools, Floats
 from tamis.judge.result import Basis, Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
 from tamis.judge.speed import measure_speed
 from tamis.policy import Policy
@@ -165,7 +165,7 @@ def _support(rows: Sequence[Example], policy: Policy) -> dict[str, int]:
 def details(judged: Judged, rows: Sequence[Example]) -> ModelResult:
     """What a run shows beside its figures: confusion, reliability, curves and mistakes."""
     confidence, correct, _ = judged.claims
-    bins = metrics.reliability(confidence, correct)
+    bins = reliability(confidence, correct)
     ranked = metrics.ranking(judged.harmful, judged.risk, metrics.ones(len(rows)) * judged.harm_known)
     both = len(set(judged.harmful[judged.harm_known > 0].tolist())) == 2
     return ModelResult(

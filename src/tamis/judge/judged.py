@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.calibration import Bools, Floats, expected_calibration_error, ratio
 from tamis.judge import metrics
-from tamis.judge.metrics import Bools, Floats
 from tamis.policy import Policy
 from tamis.records import Example, Scores
 
@@ -87,7 +87,7 @@ def judge(rows: Sequence[Example], scores: Sequence[Scores], policy: Policy) -> 
     found = [[score.probabilities.get(name, 0.0) for name in policy.ids] for score in scores]
     probability = np.array(found, dtype=float)
     if not several:
-        probability = metrics.ratio(probability, probability.sum(1, keepdims=True))
+        probability = ratio(probability, probability.sum(1, keepdims=True))
     named = [policy.named(score.probabilities) for score in scores]
     risk = np.array([score.risk if score.probabilities else np.nan for score in scores], dtype=float)
     return Judged(
@@ -113,7 +113,7 @@ def category_figures(judged: Judged, weights: Floats) -> Figures:
     for figure in ("auroc", "average_precision"):
         columns = np.stack([figures[f"{name}/{figure}"] for name in judged.names])
         known = np.isfinite(columns)
-        figures[f"macro_{figure}"] = metrics.ratio(np.where(known, columns, 0).sum(0), known.sum(0) * 1.0, np.nan)
+        figures[f"macro_{figure}"] = ratio(np.where(known, columns, 0).sum(0), known.sum(0) * 1.0, np.nan)
     return figures | _risk_figures(judged, weights) | {"ece": _calibration(judged, weights)}
 
 
@@ -150,7 +150,7 @@ def _risk_figures(judged: Judged, weights: Floats) -> Figures:
 
 def _calibration(judged: Judged, weights: Floats) -> Floats:
     confidence, correct, row = judged.claims
-    return metrics.expected_calibration_error(confidence, correct, weights[:, row])
+    return expected_calibration_error(confidence, correct, weights[:, row])
 
 
 def score_figures(truth: Floats, scores: Sequence[Scores], weights: Floats) -> Figures:

@@ -13,12 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from tamis.calibration import Bools, Floats, ratio
 
-BINS = 15
 BLOCK = 4_000_000
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.05)
 
@@ -48,11 +45,6 @@ def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def ratio(top: Floats, bottom: Floats, empty: float = 0.0) -> Floats:
-    """`top / bottom`, and `empty` where `bottom` is 0."""
-    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, empty), where=bottom > 0)
 
 
 @dataclass(frozen=True)
@@ -185,27 +177,6 @@ def ranking(truth: Bools, score: Floats, weights: Floats) -> Ranking:
 def pessimistic(truth: Bools, score: Floats) -> Floats:
     """`score` with every missing answer (NaN) put where it hurts: positives last, negatives first."""
     return np.where(np.isnan(score), np.where(truth, -np.inf, np.inf), score)
-
-
-def bin_of(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
-    """Index of the equal-width bin of each confidence in [0, 1]; a bin holds its upper edge."""
-    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-
-
-def expected_calibration_error(confidence: Floats, correct: Bools, weights: Floats, bins: int = BINS) -> Floats:
-    """Mean over `bins` equal-width bins of |accuracy - confidence|, weighted by rows (Guo et al., 2017, eq. 3)."""
-    inside = np.eye(bins)[bin_of(confidence, bins)]
-    gaps = np.abs((weights * (correct - confidence)) @ inside).sum(1)
-    return ratio(gaps, weights.sum(1), empty=np.nan)
-
-
-def reliability(confidence: Floats, correct: Bools, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and rows of each bin that holds a row."""
-    where = bin_of(confidence, bins)
-    return [
-        (float(confidence[where == i].mean()), float(correct[where == i].mean()), int((where == i).sum()))
-        for i in np.unique(where)
-    ]
 
 
 def confusion(truth: Sequence[str], said: Sequence[str], names: Sequence[str]) -> list[list[int]]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tamis.calibration import BINS
 from tamis.config import ReportConfig
 from tamis.judge import charts
 from tamis.judge.charts import Axis, Series, Zone
 from tamis.judge.evaluate import STUDENT
-from tamis.judge.metrics import BINS, FALSE_POSITIVE_RATES
+from tamis.judge.metrics import FALSE_POSITIVE_RATES
 from tamis.judge.result import Estimate, Evaluation, ModelResult, Point
 from tamis.judge.tables import (
     ReportContext,

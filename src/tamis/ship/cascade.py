@@ -21,7 +21,7 @@ from tamis.config import CascadeConfig
 from tamis.deciding import Thresholds, decide, limits
 from tamis.languages import language
 from tamis.policy import Policy
-from tamis.records import Action, Decision, Scores
+from tamis.records import AUDIT, Action, Decision, Scores
 from tamis.ship.guards import Breaker, Budget
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ AsyncScorer = Callable[[str], Awaitable[Scores]]
 
 PERSON = "person"
 """The last of a decision's tiers when somebody has to read the text."""
-
-AUDIT = "audit"
-"""The reason that marks a passed text for a person to look at."""
 
 SLACK = 0.02
 """How far a distribution's sum, or a risk, may be from what it should be."""

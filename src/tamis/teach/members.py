@@ -10,6 +10,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from tamis.agreement import cohen
 from tamis.config import TeacherConfig, TeachingConfig
 from tamis.errors import ConfigError
 from tamis.policy import Language, Policy
@@ -180,13 +181,9 @@ def _held_out(answers: Answers, gold: Sequence[Example], ensemble: Ensemble) -> 
 
 
 def agreement_of(one: Mapping[str, TeacherSignal], other: Mapping[str, TeacherSignal]) -> dict[str, float]:
-    """Cohen's kappa (1960) of two members on the `rows` both answered; NaN where these are of one category."""
-    from sklearn.metrics import cohen_kappa_score
-
+    """Cohen's kappa of two members on the `rows` both answered; NaN where these are of one category."""
     both = [(top(one[row]), top(other[row])) for row in one if has_answer(one[row]) and has_answer(other.get(row))]
-    named = {name for pair in both for name in pair}
-    kappa = cohen_kappa_score(*zip(*both, strict=True)) if len(named) > 1 else float("nan")
-    return {"rows": len(both), "kappa": float(kappa)}
+    return {"rows": len(both), "kappa": cohen(both)}
 
 
 def _worse(page: Mapping[str, Any], language: Language) -> list[str]:

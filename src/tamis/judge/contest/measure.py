@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tamis.calibration import Floats
 from tamis.config import EvaluateConfig
 from tamis.errors import DataError
 from tamis.judge import metrics
@@ -35,7 +36,6 @@ from tamis.judge.contest.result import (
 )
 from tamis.judge.evaluate import basis_of, details, estimate, estimates, gold_of, held_against, of_categories
 from tamis.judge.judged import Figures, Judged, category_figures, judge, macro_f1
-from tamis.judge.metrics import Floats
 from tamis.judge.result import Speed
 from tamis.judge.verdict import TEACHER, is_linear
 from tamis.policy import Policy

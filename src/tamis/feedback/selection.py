@@ -1,0 +1,93 @@
+"""What to have reviewed next, as pure functions over arrays: what is uncertain, disputed, new, or of a rare class.
+
+`choose` puts the criteria together; `reviews.queue` queues what it chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.calibration import Floats
+
+EMPTY = 1e-12
+
+
+def margin(probabilities: Floats) -> Floats:
+    """1 minus the distance between the two likeliest categories: 1 is a tie (Scheffer et al., 2001), shape (rows,).
+
+    Args:
+        probabilities: shape (rows, categories), at least two categories.
+    """
+    ordered = np.sort(probabilities, axis=1)
+    return 1 - (ordered[:, -1] - ordered[:, -2])
+
+
+def disagreement(student: Floats, teacher: Floats) -> Floats:
+    """Jensen-Shannon divergence of two answers in bits, from 0 (the same) to 1 (Lin, 1991), shape (rows,).
+
+    Args:
+        student: probabilities of shape (rows, categories), each row summing to 1.
+        teacher: the same of another model.
+    """
+    middle = (student + teacher) / 2
+    return (_divergence(student, middle) + _divergence(teacher, middle)) / 2
+
+
+def novelty(states: Floats, known: Floats) -> Floats:
+    """How far each text is from the nearest one that was judged: 1 minus the largest cosine, in [0, 2], shape (rows,).
+
+    Args:
+        states: of the candidates, shape (rows, width).
+        known: of judged texts, shape (others, width); without any, everything is new and gets 1.
+    """
+    if not len(known):
+        return np.ones(len(states))
+    return 1 - (_unit(states) @ _unit(known).T).max(1)
+
+
+def choose(
+    criteria: Mapping[str, Floats], categories: Sequence[str], judged: Mapping[str, int], count: int, rare: float = 0.3
+) -> NDArray[np.int64]:
+    """The candidates to review, best first within each part.
+
+    Criteria are turned into ranks, so that their units do not matter, and averaged. A share of the places goes to the
+    categories of which the fewest were judged, one at a time; the rest to the best of all that is left.
+
+    Args:
+        criteria: one number a candidate each, the larger the more it is worth; at least one.
+        categories: what each candidate probably is, in the order of the numbers.
+        judged: how many texts of each category people have judged; one that is not there has none.
+        count: places.
+        rare: share of them that is for rare categories.
+
+    Returns:
+        Indices of at most `count` different candidates.
+    """
+    worth = np.mean([_ranks(values) for values in criteria.values()], axis=0)
+    order = [int(i) for i in np.argsort(-worth, kind="stable")]
+    have = {name: judged.get(name, 0) for name in sorted(set(categories))}
+    chosen: list[int] = []
+    for _ in range(min(round(rare * count), len(order))):
+        left = {categories[i] for i in order if i not in set(chosen)}
+        scarce = min(left, key=lambda name: (have[name], name))
+        have[scarce] += 1
+        chosen.append(next(i for i in order if categories[i] == scarce and i not in chosen))
+    chosen += [i for i in order if i not in set(chosen)][: count - len(chosen)]
+    return np.array(chosen, dtype=np.int64)
+
+
+def _divergence(first: Floats, second: Floats) -> Floats:
+    return (first * np.log2(np.maximum(first, EMPTY) / np.maximum(second, EMPTY))).sum(1)
+
+
+def _unit(states: Floats) -> Floats:
+    return states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), EMPTY)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 0 to 1, equal ones for equal values."""
+    _, inverse = np.unique(values, return_inverse=True)
+    return inverse / max(int(inverse.max(initial=0)), 1)
