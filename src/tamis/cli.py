@@ -46,6 +46,10 @@ feedback_app = typer.Typer(
     "\n\nExample: `tamis feedback export rows.jsonl --store runs/demo/store.sqlite`",
 )
 app.add_typer(feedback_app, name="feedback")
+users_app = typer.Typer(
+    no_args_is_help=True, help="People who review in the console.\n\nExample: `tamis users add ann --role lead`"
+)
+app.add_typer(users_app, name="users")
 err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
@@ -334,6 +338,58 @@ def keys_revoke(
 
     with Store.open(store, create=False) as opened:
         Console().print(f"{revoke_key(opened, name)} keys are revoked")
+
+
+@users_app.command("add")
+def users_add(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What they sign in with; it stands beside what they say.")
+    ],
+    store: KeyStore = "tamis.sqlite",
+    role: Annotated[str, typer.Option(help="`reviewer`, `lead` or `admin`.")] = "reviewer",
+) -> None:
+    """Let a person into the console and print their password; it is not kept and they can change it there.
+
+    Example: `tamis users add ann --role reviewer --store tamis.sqlite`
+    """
+    from tamis.ship.console.users import add_user
+    from tamis.store import Store
+
+    with Store.open(store) as opened:
+        typer.echo(add_user(opened, name, role))
+
+
+@users_app.command("list")
+def users_list(store: KeyStore = "tamis.sqlite") -> None:
+    """List the people who may sign in.
+
+    Example: `tamis users list --store tamis.sqlite`
+    """
+    from tamis.ship.console.users import list_users
+    from tamis.store import Store
+
+    table = Table("name", "role", "since")
+    with Store.open(store, create=False) as opened:
+        for user in list_users(opened):
+            table.add_row(escape(user.name), user.role, user.created)
+    Console().print(table)
+
+
+@users_app.command("remove")
+def users_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    store: KeyStore = "tamis.sqlite",
+) -> None:
+    """Let a person in no more, and sign them out at once; what they judged stays.
+
+    Example: `tamis users remove ann --store tamis.sqlite`
+    """
+    from tamis.ship.console.users import remove_user
+    from tamis.store import Store
+
+    with Store.open(store, create=False) as opened:
+        remove_user(opened, name)
+    Console().print(f"{escape(name)} is signed out and cannot sign in again")
 
 
 @app.command()

@@ -11,7 +11,15 @@ from tamis.config.data import DataConfig, PolicyConfig, SourceConfig, SplitConfi
 from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, ReportConfig, TargetConfig, ThresholdsConfig
 from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
 from tamis.config.section import Section
-from tamis.config.serving import BatchConfig, CascadeConfig, ExportConfig, LimitsConfig, ServeConfig, TierConfig
+from tamis.config.serving import (
+    BatchConfig,
+    CascadeConfig,
+    ConsoleConfig,
+    ExportConfig,
+    LimitsConfig,
+    ServeConfig,
+    TierConfig,
+)
 from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, TeachingConfig
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "BatchConfig",
     "BudgetConfig",
     "CascadeConfig",
+    "ConsoleConfig",
     "CostsConfig",
     "DataConfig",
     "EvaluateConfig",
