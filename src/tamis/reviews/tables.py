@@ -10,6 +10,7 @@ from typing import Literal
 from sqlalchemy import Column, ColumnElement, Float, Index, Integer, Select, String, Table, Text, exists, or_, select
 
 from tamis.decisions import stamp
+from tamis.records import Action
 from tamis.store import metadata
 
 Cause = Literal["review", "audit", "selected", "second", "appeal", "gold", "imported"]
@@ -41,6 +42,7 @@ items_table = Table(
     Column("truth", String(400)),
     Column("text", Text),
     Index("ix_review_items_queue", "state", "priority"),
+    Index("ix_review_items_held", "held_by"),
 )
 verdicts_table = Table(
     "review_verdicts",
@@ -93,11 +95,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which items are meant; None means all."""
+    """Which items are meant; None means all.
+
+    `action` is that of the decision, `before` leaves out what came later.
+    """
 
     cause: Cause | None = None
     category: str | None = None
     language: str | None = None
+    action: Action | None = None
+    before: datetime | None = None
 
 
 ALL = Wanted()

@@ -1,4 +1,4 @@
-"""Who may sign in to the console, as what, and who has."""
+"""Who may sign in to the console, as what, and who has; and what each of them holds of the queue."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("language", sa.String(8), nullable=False),
         sa.Column("theme", sa.String(8), nullable=False),
         sa.Column("blur", sa.Boolean, nullable=False),
+        sa.Column("keys", sa.Boolean, nullable=False),
     )
     op.create_table(
         "sessions",
@@ -26,8 +27,10 @@ def upgrade() -> None:
         sa.Column("until", sa.String(32), nullable=False),
         sa.Column("said", sa.Text),
     )
+    op.create_index("ix_review_items_held", "review_items", ["held_by"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_review_items_held", "review_items")
     op.drop_table("sessions")
     op.drop_table("users")

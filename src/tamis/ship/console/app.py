@@ -18,6 +18,7 @@ from tamis.ship.console import sign_in
 from tamis.ship.console.page import ROOT, STATIC, Stop, render, words_of
 from tamis.ship.console.pages import PAGES
 from tamis.ship.console.sign_in import Tries
+from tamis.ship.console.similar import Cases
 from tamis.ship.service.answers import Service
 from tamis.ship.service.refusal import STATUS, Refusal
 
@@ -30,6 +31,7 @@ def create_console() -> FastAPI:
     """The application; `state.service` is to be set before the first request."""
     app = FastAPI(title="console", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.pages, app.state.tries = PAGES, Tries()
+    app.state.cases = Cases()
     app.include_router(sign_in.router)
     for name, page in PAGES.items():
         app.include_router(page.router, prefix=f"/{name}")

@@ -68,6 +68,11 @@ class Visit:
         """The policy of the live bundle."""
         return self.service.fleet.policy
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What each category of the policy is called in the person's language, by id."""
+        return {one.id: one.name.get(self.words.language, one.id) for one in self.policy.categories}
+
     def field(self, name: str, default: str = "") -> str:
         """The last value of a field of the form, without spaces around it."""
         return self.form.get(name, [default])[-1].strip()
@@ -77,13 +82,17 @@ class Visit:
         return self.request.query_params.get(name, default)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
-        """A page, or a part of one, of templates/."""
+        """A whole page, of templates/; it tells what the session has to say."""
         said = self.session.said
         if said:
             say(self.store, self.session, None)
         told = self.words(said[0], **said[1]) if said else ""
         here = {"visit": self, "user": self.user, "csrf": self.session.csrf, "said": told}
         return render(self.request, self.words, template, status, **here, **values)
+
+    def part(self, template: str, **values: Any) -> Response:
+        """A part of a page, which a script puts where it belongs."""
+        return render(self.request, self.words, template, visit=self, user=self.user, **values)
 
     def go(self, path: str, said: str = "", **values: Any) -> Response:
         """Send the browser to another page of the console, which then tells the text with the key `said`."""

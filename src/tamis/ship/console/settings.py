@@ -1,4 +1,4 @@
-"""How a person likes to work: language, colours, covered texts, password."""
+"""How a person likes to work: language, colours, covered texts, shortcuts, password."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def change(visit: Reviewer) -> Response:
         changed["language"] = visit.field("language")
     if visit.field("theme") in ("", *THEMES) and "theme" in visit.form:
         changed["theme"] = visit.field("theme")
-    if "blur" in visit.form:
-        changed["blur"] = visit.field("blur") == "on"
+    changed |= {name: visit.field(name) == "on" for name in ("blur", "keys") if name in visit.form}
     if changed:
         prefer(visit.store, visit.user.name, **changed)
     back = visit.field("back")

@@ -47,6 +47,10 @@ class Words:
                 return self(f"span_{unit}", n=int(seconds // length))
         return self("span_now")
 
+    def when(self, time: str) -> str:
+        """A time of the store to the minute, on the clock of the server."""
+        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"
+
     def ago(self, time: str) -> str:
         """How long ago a time of the store was."""
         return self.span((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())

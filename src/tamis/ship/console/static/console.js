@@ -1,5 +1,5 @@
 // What pages do beyond what HTML does by itself. The markup says what is meant:
-//   form[data-swap]             is sent without a reload; the <main> of the answer takes the place of this one
+//   form[data-swap], a[data-swap]  without a reload: the <main> of the answer takes the place of this one
 //   [data-key="x"]              is clicked, or focused where it is a field, when x is pressed outside a field;
 //                               data-key-about says what for in the list of shortcuts
 //   [data-opens="id"]           opens a dialog
@@ -25,10 +25,6 @@ function show({ page, at }) {
   const fresh = page.getElementById("main");
   if (!fresh) { location.assign(at); return; }
   document.title = page.title;
-  for (const part of document.querySelectorAll("[data-keep-fresh]")) {
-    const other = page.getElementById(part.id);
-    if (other) part.replaceWith(other);
-  }
   main.className = fresh.className;
   main.replaceChildren(...fresh.childNodes);
   announce(fresh.dataset.said || "");
@@ -40,16 +36,20 @@ function show({ page, at }) {
 
 let sending = false;
 
-async function send(form, button) {
+function send(form, button) {
+  const fields = new URLSearchParams(new FormData(form, button));
+  const post = form.method === "post";
+  const address = new URL(button?.getAttribute("formaction") || form.getAttribute("action") || location.href, location.href);
+  if (!post) address.search = fields;
+  go(address, post ? { method: "POST", body: fields } : {});
+}
+
+async function go(address, options) {
   if (sending) return;
   sending = true;
   main.setAttribute("aria-busy", "true");
   try {
-    const fields = new URLSearchParams(new FormData(form, button));
-    const post = form.method === "post";
-    const address = new URL(button?.getAttribute("formaction") || form.getAttribute("action") || location.href, location.href);
-    if (!post) address.search = fields;
-    show(await answer(address, post ? { method: "POST", body: fields } : {}));
+    show(await answer(address, options));
   } catch {
     announce(live.dataset.failed, true);
   } finally {
@@ -102,6 +102,11 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const opens = event.target.closest("[data-opens]");
   if (opens) { listKeys(); document.getElementById(opens.dataset.opens).showModal(); }
+  const link = event.target.closest("a[data-swap]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+    event.preventDefault();
+    go(link.href, {});
+  }
   const uncovers = event.target.closest("[data-uncovers]");
   if (uncovers) uncover(uncovers);
 });
@@ -117,6 +122,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { typing.blur(); main.focus({ preventScroll: true }); }
     return;
   }
+  if (document.body.dataset.keys === "off") return;
+  // A button or a link in focus answers to these itself.
+  if ((event.key === "Enter" || event.key === " ") && event.target.closest("button, a, summary, input")) return;
   const meant = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
   if (!meant || meant.disabled) return;
   event.preventDefault();
