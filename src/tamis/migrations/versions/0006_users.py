@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("language", sa.String(8), nullable=False),
         sa.Column("theme", sa.String(8), nullable=False),
         sa.Column("blur", sa.Boolean, nullable=False),
-        sa.Column("keys", sa.Boolean, nullable=False),
+        sa.Column("shortcuts", sa.Boolean, nullable=False),
     )
     op.create_table(
         "sessions",

@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tamis import charts
 from tamis.policy import Policy
 from tamis.ship.console.sessions import COOKIE, Session, say, session_of
 from tamis.ship.console.users import Role, User, user_of
@@ -30,6 +31,8 @@ from tamis.store import Store
 
 ROOT = "/console"
 STATIC = Path(__file__).parent / "static"
+CHARTS = Path(charts.__file__).with_name("charts.css")
+"""Stands with the charts, which reports draw too; it is served as if it were static."""
 
 
 class Stop(Exception):
@@ -72,6 +75,11 @@ class Visit:
     def names(self) -> dict[str, str]:
         """What each category of the policy is called in the person's language, by id."""
         return {one.id: one.name.get(self.words.language, one.id) for one in self.policy.categories}
+
+    @property
+    def shorts(self) -> dict[str, str]:
+        """The same in few letters, for lists."""
+        return {one.id: one.short.get(self.words.language, one.id) for one in self.policy.categories}
 
     def field(self, name: str, default: str = "") -> str:
         """The last value of a field of the form, without spaces around it."""
@@ -165,7 +173,8 @@ def render(request: Request, words: Words, template: str, status: int = 200, **v
 @cache
 def asset(name: str) -> str:
     """The address of a static file, which changes with what is in it."""
-    stamp = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    file = CHARTS if name == CHARTS.name else STATIC / name
+    stamp = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return f"{ROOT}/static/{name}?{stamp}"
 
 

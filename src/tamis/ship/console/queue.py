@@ -49,7 +49,7 @@ def show(visit: Reviewer) -> Response:
         left=reviews.count(visit.store, wanted),
         seen=reviews.exposure(visit.store, visit.user.name, visit.policy.benign, midnight()),
         undoable=reviews.last(visit.store, visit.user.name),
-        appealed=_appealed(visit, held[place]) if held else None,
+        appealed=appealed(visit, held[place]) if held else None,
         address=_address(visit),
         ages=[(hours, visit.words("queue_older", span=visit.words.span(3600 * n))) for hours, n in AGES.items()],
         keys=KEYS,
@@ -77,7 +77,7 @@ def judge(visit: Reviewer, item: str) -> Response:
         return visit.go(f"/queue{_address(visit)}", "queue_gone")
     outcome: Outcome | None = None
     if found.cause == "appeal":
-        outcome = "uphold" if verdict == _appealed(visit, found) else "overturn"
+        outcome = "uphold" if verdict == appealed(visit, found) else "overturn"
     judgement = Judgement(visit.user.name, verdict, visit.field("reason")[:REASON], outcome)
     share = visit.service.config.console.second_share
     if not reviews.judge(visit.store, [item], judgement, second_share=share):
@@ -153,7 +153,7 @@ def _mine(visit: Visit, item: str) -> Item:
     raise Stop(404, "queue_gone")
 
 
-def _appealed(visit: Visit, item: Item) -> str | None:
+def appealed(visit: Visit, item: Item) -> str | None:
     """What is appealed against: what a person said of the text, else what was decided; None of what is no appeal."""
     if item.cause != "appeal":
         return None

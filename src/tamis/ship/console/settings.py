@@ -27,7 +27,7 @@ def change(visit: Reviewer) -> Response:
         changed["language"] = visit.field("language")
     if visit.field("theme") in ("", *THEMES) and "theme" in visit.form:
         changed["theme"] = visit.field("theme")
-    changed |= {name: visit.field(name) == "on" for name in ("blur", "keys") if name in visit.form}
+    changed |= {name: visit.field(name) == "on" for name in ("blur", "shortcuts") if name in visit.form}
     if changed:
         prefer(visit.store, visit.user.name, **changed)
     back = visit.field("back")

@@ -36,7 +36,7 @@ users_table = Table(
     Column("language", String(8), nullable=False),
     Column("theme", String(8), nullable=False),
     Column("blur", Boolean, nullable=False),
-    Column("keys", Boolean, nullable=False),
+    Column("shortcuts", Boolean, nullable=False),
 )
 USERS = users_table.c
 
@@ -46,7 +46,7 @@ class User:
     """A person.
 
     Language and theme are empty where the browser says which; `blur` covers texts until they are asked
-    for, `keys` are the shortcuts of one key.
+    for, `shortcuts` are those of one key.
     """
 
     name: str
@@ -55,7 +55,7 @@ class User:
     language: str = ""
     theme: str = ""
     blur: bool = True
-    keys: bool = True
+    shortcuts: bool = True
 
     def may(self, role: Role) -> bool:
         """Whether what this role may do is allowed to the person."""
@@ -79,7 +79,7 @@ def add_user(store: Store, name: str, role: str) -> str:
     with store.begin() as connection:
         if connection.execute(select(USERS.name).where(USERS.name == name)).first():
             raise ConfigError(f"there is a user {name} already: remove them first, or take another name")
-        connection.execute(insert(users_table).values(**row, language="", theme="", blur=True, keys=True))
+        connection.execute(insert(users_table).values(**row, language="", theme="", blur=True, shortcuts=True))
     return password
 
 
@@ -132,7 +132,7 @@ def set_password(store: Store, name: str, password: str) -> None:
 
 
 def prefer(store: Store, name: str, **settings: Any) -> None:
-    """Change how a person likes to work: `language`, `theme`, `blur`, `keys`."""
+    """Change how a person likes to work: `language`, `theme`, `blur`, `shortcuts`."""
     with store.begin() as connection:
         connection.execute(update(users_table).where(USERS.name == name).values(**settings))
 
@@ -161,7 +161,7 @@ def _nobody() -> str:
 
 
 def _people() -> Select[Any]:
-    return select(USERS.name, USERS.role, USERS.created, USERS.language, USERS.theme, USERS.blur, USERS.keys)
+    return select(USERS.name, USERS.role, USERS.created, USERS.language, USERS.theme, USERS.blur, USERS.shortcuts)
 
 
 def _now() -> str:

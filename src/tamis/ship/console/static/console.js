@@ -11,9 +11,14 @@
 const live = document.getElementById("live");
 const main = document.getElementById("main");
 
+let quiet;
+
 function announce(text, failed) {
+  clearTimeout(quiet);
   live.classList.toggle("failed", Boolean(failed));
   live.textContent = text;
+  // What went wrong stays until something else is said.
+  if (!failed) quiet = setTimeout(() => { live.textContent = ""; }, 8000);
 }
 
 async function answer(address, options) {
@@ -133,4 +138,5 @@ document.addEventListener("keydown", (event) => {
 });
 
 addEventListener("popstate", () => location.reload());
+if (live.textContent) announce(live.textContent);
 begin();
