@@ -8,14 +8,16 @@ import logging
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis import reviews
 from tamis.errors import TamisError
 from tamis.ship.console import sign_in
-from tamis.ship.console.page import ROOT, STATIC, Stop, render, words_of
+from tamis.ship.console.hours import fold
+from tamis.ship.console.look import Looking
+from tamis.ship.console.page import CHARTS, ROOT, STATIC, Stop, render, words_of
 from tamis.ship.console.pages import PAGES
 from tamis.ship.console.sign_in import Tries
 from tamis.ship.console.similar import Cases
@@ -31,10 +33,11 @@ def create_console() -> FastAPI:
     """The application; `state.service` is to be set before the first request."""
     app = FastAPI(title="console", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.pages, app.state.tries = PAGES, Tries()
-    app.state.cases = Cases()
+    app.state.cases, app.state.looking = Cases(), Looking()
     app.include_router(sign_in.router)
     for name, page in PAGES.items():
         app.include_router(page.router, prefix=f"/{name}")
+    app.add_api_route(f"/static/{CHARTS.name}", chart_style)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_api_route("/", start, include_in_schema=False)
     for kind, handler in ((Stop, _stopped), (TamisError, _mendable), (Refusal, _refused), (Exception, _bug)):
@@ -45,13 +48,19 @@ def create_console() -> FastAPI:
 
 
 async def keep_filled(service: Service) -> None:
-    """Queue again and again what needs a person; what goes wrong is said, and the next time tries again."""
+    """Queue what needs a person and count what was decided, again and again; what goes wrong is tried again."""
     while True:
         try:
             await run_in_threadpool(reviews.fill, service.store)
+            await run_in_threadpool(fold, service.store)
         except TamisError as error:
             log.warning("%s", error)
         await asyncio.sleep(FILLS)
+
+
+async def chart_style() -> Response:
+    """How charts look."""
+    return FileResponse(CHARTS)
 
 
 async def start() -> Response:
@@ -72,7 +81,10 @@ class Guarded:
             if message["type"] == "http.response.start":
                 static = scope["path"].startswith(f"{ROOT}/static/") and message["status"] == 200
                 keep = b"public, max-age=31536000, immutable" if static else b"no-store"
-                message["headers"] = [*message["headers"], *HEADERS, (b"cache-control", keep)]
+                # A page that is cut off from the others, as a report is, has a policy of its own.
+                own = {name for name, _ in message["headers"]}
+                added = [(name, value) for name, value in HEADERS if name not in own]
+                message["headers"] = [*message["headers"], *added, (b"cache-control", keep)]
             await send(message)
 
         await self.app(scope, receive, tell)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter
 
-from tamis.ship.console import decision, queue, settings
+from tamis.ship.console import bulk, dashboard, decision, models, quality, queue, settings, thresholds
 from tamis.ship.console.users import Role
 
 
@@ -27,6 +27,11 @@ class Page:
 PAGES: dict[str, Page] = {
     "queue": Page(queue.router),
     "decisions": Page(decision.router),
+    "dashboard": Page(dashboard.router),
+    "quality": Page(quality.router, "lead"),
+    "bulk": Page(bulk.router, "lead"),
+    "thresholds": Page(thresholds.router, "lead"),
+    "models": Page(models.router, "lead"),
     "settings": Page(settings.router),
 }
 """By name, in the order of the navigation."""
