@@ -9,19 +9,34 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, update
 from tests.ship.console.conftest import ESCAPE, Browser, Consoled, browsing, consoled, judge, queued
 
 from tamis import reviews
+from tamis.decisions import decisions_table
 from tamis.policy import Policy
 from tamis.records import Example, content_id
+from tamis.reviews.tables import items_table, skips_table, verdicts_table
+from tamis.ship.console.users import users_table
+from tamis.store import notes_table
 
 TRUTH = ("normal", "gambling", "fraud")
 
 
-@pytest.fixture
-def console(bundles: Sequence[Path], tmp_path: Path) -> Iterator[Consoled]:
-    with consoled(bundles[0], tmp_path, console={"second_share": 0.0}) as running:
+@pytest.fixture(scope="module")
+def served(bundles: Sequence[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consoled]:
+    with consoled(bundles[0], tmp_path_factory.mktemp("queue"), console={"second_share": 0.0}) as running:
         yield running
+
+
+@pytest.fixture
+def console(served: Consoled) -> Iterator[Consoled]:
+    """The server with nothing to review yet."""
+    yield served
+    with served.store() as store, store.begin() as connection:
+        for table in (items_table, verdicts_table, skips_table, decisions_table, notes_table):
+            connection.execute(delete(table))
+        connection.execute(update(users_table).values(blur=True))
 
 
 @pytest.fixture

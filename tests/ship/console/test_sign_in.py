@@ -161,3 +161,5 @@ def test_attempts_are_limited_by_name_and_refill() -> None:
     assert tries.take("bob", 0.0)
     assert tries.take("ann", 60 / TRIES)
     assert not tries.take("ann", 60 / TRIES)
+    tries.forget("ann")
+    assert tries.take("ann", 60 / TRIES)

@@ -16,17 +16,21 @@ from tamis.ship.guards import MINUTE, Bucket
 from tamis.ship.service.answers import Service
 
 TRIES = 10
-"""Attempts to sign in a minute, at one worker: for one name, and a hundred times as many for all names."""
+"""Attempts to sign in a minute, at one worker: for one name, and ten times as many for all names together."""
 
 router = APIRouter()
 
 
 class Tries:
-    """Attempts that a worker has seen lately."""
+    """Attempts that failed at a worker lately."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Bucket] = {}
-        self._all = Bucket(100 * TRIES, MINUTE)
+        self._all = Bucket(10 * TRIES, MINUTE)
+
+    def forget(self, name: str) -> None:
+        """Count nothing against who got in."""
+        self._by_name.pop(name, None)
 
     def take(self, name: str, now: float) -> bool:
         """Whether one more may be made."""
@@ -58,6 +62,7 @@ def sign_in(request: Request, form: Annotated[Mapping[str, list[str]], Depends(f
     user = check_password(service.store, name, password)
     if user is None:
         return _form(request, words_of(request)("sign_in_wrong"), back, 403, name)
+    tries.forget(user.name)
     secret = open_session(service.store, user.name, service.config.console.session_hours)
     # Nowhere but to pages of ours.
     response = RedirectResponse(back if back.startswith(f"{ROOT}/") else f"{ROOT}/", 303)

@@ -156,9 +156,8 @@ class Front:
                 refusal = Refusal("bug", "something went wrong here; the log says where")
                 await _shaped(scope["path"], refusal)(scope, receive, tell)
         finally:
-            route = getattr(scope.get("route"), "path", None)
-            # What is mounted knows its own part of the path alone.
-            route = "other" if route is None else scope.get("root_path", "") + route
+            # What is mounted says itself what it is counted as.
+            route = scope.get("counted_as") or getattr(scope.get("route"), "path", "other")
             metrics.REQUESTS.labels(route, status).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
 
