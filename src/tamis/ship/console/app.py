@@ -7,6 +7,7 @@ import logging
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -87,7 +88,18 @@ class Guarded:
                 message["headers"] = [*message["headers"], *added, (b"cache-control", keep)]
             await send(message)
 
-        await self.app(scope, receive, tell)
+        try:
+            await self.app(scope, receive, tell)
+        finally:
+            scope["counted_as"] = _counted_as(scope)
+
+
+def _counted_as(scope: Scope) -> str:
+    """The route of a request for the metrics, with the part of its path that stands where its router is included."""
+    route, page = scope.get("route"), scope["path"].removeprefix(f"{ROOT}/").partition("/")[0]
+    if not isinstance(route, APIRoute):
+        return "other"
+    return f"{ROOT}/{page}{route.path}" if page in PAGES else f"{ROOT}{route.path}"
 
 
 async def _stopped(request: Request, error: Exception) -> Response:
