@@ -17,6 +17,8 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	# What the losses are held against; alone, because it would pull a torchvision that does not fit this torch.
 	$(BIN)/python -m pip install --quiet --no-deps torchdistill==1.1.5
+	# axe-core, which finds faults of accessibility; alone, because it would pull a second browser driver.
+	$(BIN)/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	touch $@
 
 fmt: setup

@@ -54,7 +54,14 @@ def ready(port: int, process: subprocess.Popen[bytes], seconds: float = 120) -> 
 def killed(options: argparse.Namespace, numbers: count[int], answered: set[str]) -> None:
     """One round: start, load, kill at a random moment."""
     settings = ["--set", f"store={options.store}", "--set", "require_key=false"]
-    command = [sys.executable, "-m", "tamis.cli", "serve", str(options.bundle), "--port", str(options.port), *settings]
+    command = [
+        str(Path(sys.executable).with_name("tamis")),
+        "serve",
+        str(options.bundle),
+        "--port",
+        str(options.port),
+        *settings,
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         ready(options.port, process)
         over = threading.Event()

@@ -104,7 +104,7 @@ def tamis(bundle: Path, port: int, out: Path) -> list[str]:
     """The command that serves a bundle, every decision on disk before it is answered."""
     settings = [f"store={out / f'{port}.sqlite'}", "require_key=false"]
     options = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "tamis.cli", "serve", str(bundle), "--port", str(port), *options]
+    return [str(Path(sys.executable).with_name("tamis")), "serve", str(bundle), "--port", str(port), *options]
 
 
 def python(module: str, *arguments: object) -> list[str]:

@@ -19,7 +19,6 @@ from tests.tiny import write_recipe
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, content_id
 
-REVIEWS = "review_items, review_verdicts, review_skips"
 POSTGRES = os.environ.get("TAMIS_TEST_POSTGRES", "")
 TEXTS = {
     "normal": ["今天天气很好", "the soup needs salt", "这本书值得读", "we met at noon", "地铁几点开", "nice garden"],
@@ -169,9 +168,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def _drop() -> None:
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import MetaData, create_engine
 
     engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(text(f"DROP TABLE IF EXISTS signals, notes, decisions, keys, {REVIEWS}, alembic_version"))
+    there = MetaData()
+    there.reflect(engine)
+    there.drop_all(engine)
     engine.dispose()

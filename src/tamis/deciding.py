@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from tamis.policy import Actions, Policy
 from tamis.records import Action, Scores
 
-ThresholdMethod = Literal["policy", "costs", "target", "capacity"]
+ThresholdMethod = Literal["policy", "costs", "target", "capacity", "hand"]
 Figure = Literal["recall", "false_positive_rate", "reviewed"]
 ANY = "any"
 """The language of texts whose own language has no thresholds."""
@@ -39,7 +39,8 @@ class Promise:
 class Thresholds(BaseModel):
     """Two thresholds by harmful category and language; none with the method `policy`, whose own act on the risk.
 
-    A text is reviewed, or blocked, as soon as one category's probability reaches that category's threshold.
+    With the method `hand` a person set them, and nothing is promised. A text is reviewed, or blocked, as soon as one
+    category's probability reaches that category's threshold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

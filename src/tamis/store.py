@@ -8,7 +8,7 @@ hold what its key says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ from tamis.records import TeacherSignal
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
 _MIGRATION_LOCK = 7_461_513
+Change = Callable[[Any, Any], Mapping[str, Any]]
 
 metadata = MetaData()
 signals_table = Table(
@@ -163,11 +164,16 @@ class Store:
 
     def set_note(self, key: str, value: Any) -> None:
         """Note a JSON value under `key`, in place of an earlier one."""
-        insert = self._insert(notes_table).values(key=key, value=value)
         with self.begin() as connection:
-            connection.execute(
-                insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
-            )
+            self.upsert(connection, notes_table, [{"key": key, "value": value}], lambda _, new: {"value": new.value})
+
+    def upsert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], change: Change) -> None:
+        """Insert rows; where a primary key is there, `change` says from the old row and the new one what it becomes."""
+        statement = self._insert(table)
+        key = [column.name for column in table.primary_key]
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=key, set_=change(table.c, statement.excluded)), list(rows)
+        )
 
     def close(self) -> None:
         """Give back the connections."""

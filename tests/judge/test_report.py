@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from tamis import charts
+from tamis.charts import Axis, Series
 from tamis.config import EvaluateConfig, ReportConfig
-from tamis.judge import charts
+from tamis.estimates import Estimate, Point
 from tamis.judge.baselines import NAMES
-from tamis.judge.charts import Axis, Series
 from tamis.judge.evaluate import evaluate
 from tamis.judge.report import ReportContext, markdown_cell, write_report
-from tamis.judge.result import Comparison, Estimate, Evaluation, Point
+from tamis.judge.result import Comparison, Evaluation
 from tamis.judge.verdict import linear_models, verdict
 from tamis.judge.words import load_words
 from tamis.policy import Language, Policy

@@ -14,6 +14,7 @@ from tamis.config.section import Section
 from tamis.config.serving import (
     BatchConfig,
     CascadeConfig,
+    ConsoleConfig,
     ExportConfig,
     LimitsConfig,
     RemoteConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "BatchConfig",
     "BudgetConfig",
     "CascadeConfig",
+    "ConsoleConfig",
     "ContinueConfig",
     "CostsConfig",
     "DataConfig",

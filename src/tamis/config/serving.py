@@ -111,6 +111,17 @@ class LimitsConfig(Section):
     depth: int = Field(16, ge=2, le=100, description="How deep JSON may be nested.")
 
 
+class ConsoleConfig(Section):
+    """How people review in the console, see `tamis users`."""
+
+    session_hours: float = Field(12.0, gt=0, description="Hours after which a person signs in again.")
+    lease_minutes: float = Field(5.0, gt=0, description="Minutes for which an item is kept for who has it on screen.")
+    desk: int = Field(8, ge=1, le=50, description="Items a reviewer has at once, to move between.")
+    second_share: float = Field(
+        0.05, ge=0, le=1, description="Share of reviewed items that another person judges without knowing."
+    )
+
+
 class ServeConfig(Section):
     """How a bundle is served."""
 
@@ -132,6 +143,7 @@ class ServeConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     batch: BatchConfig = BatchConfig()
     cascade: CascadeConfig = CascadeConfig()
+    console: ConsoleConfig = ConsoleConfig()
     tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
 
     @model_validator(mode="after")

@@ -16,9 +16,10 @@ import numpy as np
 from tamis.calibration import Bools, Floats, reliability
 from tamis.config import EvaluateConfig
 from tamis.errors import DataError
+from tamis.estimates import Estimate, Point
 from tamis.judge import metrics
 from tamis.judge.judged import Figures, Judged, category_figures, judge, score_figures
-from tamis.judge.result import Basis, Bin, Comparison, Estimate, Evaluation, Mistake, ModelResult, Point
+from tamis.judge.result import Basis, Bin, Comparison, Evaluation, Mistake, ModelResult
 from tamis.judge.speed import measure_speed
 from tamis.policy import Policy
 from tamis.records import Example, Scorer, Scores, Split

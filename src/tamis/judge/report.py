@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tamis.charts import STYLE
 from tamis.config import ReportConfig
 from tamis.errors import need
 from tamis.judge.result import Evaluation
@@ -62,7 +63,7 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = markdown_cell
-    text: str = environment.get_template(template).render(values)
+    text: str = environment.get_template(template).render({"chart_style": STYLE} | dict(values))
     return text
 
 

@@ -5,28 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A float whose NaN is null in JSON, which has no NaN."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % bootstrap interval."""
-
-    value: Number
-    low: Number
-    high: Number
-
-
-class Point(NamedTuple):
-    """A point of a curve."""
-
-    x: float
-    y: float
+from tamis.estimates import Estimate, Number, Point
 
 
 @dataclass(frozen=True)

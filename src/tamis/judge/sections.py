@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tamis import charts
 from tamis.calibration import BINS
+from tamis.charts import Axis, Series, Zone
 from tamis.config import ReportConfig
-from tamis.judge import charts
-from tamis.judge.charts import Axis, Series, Zone
+from tamis.estimates import Estimate, Point
 from tamis.judge.evaluate import STUDENT
 from tamis.judge.metrics import FALSE_POSITIVE_RATES
-from tamis.judge.result import Estimate, Evaluation, ModelResult, Point
+from tamis.judge.result import Evaluation, ModelResult
 from tamis.judge.tables import (
     ReportContext,
     Table,

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tamis.estimates import Estimate
 from tamis.judge.evaluate import STUDENT
-from tamis.judge.result import Basis, Comparison, Estimate, Evaluation
+from tamis.judge.result import Basis, Comparison, Evaluation
 from tamis.judge.words import Words
 
 Tone = Literal["good", "fair", "bad", "plain"]

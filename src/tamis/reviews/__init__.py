@@ -5,8 +5,9 @@ earlier one and are not for whoever judged it. A verdict is never changed: what 
 that says so. Everything here is a plain function of a store, so that a page, a command and a test call the same.
 """
 
+from tamis.reviews.desk import about, desk, held, last, leave, next_item, take
 from tamis.reviews.quality import Dispute, Errors, Quality, quality
-from tamis.reviews.queue import add_gold, appeal, count, fill, listing, next_item, queue, skip
+from tamis.reviews.queue import add_gold, appeal, count, fill, listing, queue, skip
 from tamis.reviews.tables import Item, Judgement, Verdict, Wanted
 from tamis.reviews.verdicts import exposure, judge, settle, undo, undo_batch, verdicts
 
@@ -18,18 +19,24 @@ __all__ = [
     "Quality",
     "Verdict",
     "Wanted",
+    "about",
     "add_gold",
     "appeal",
     "count",
+    "desk",
     "exposure",
     "fill",
+    "held",
     "judge",
+    "last",
+    "leave",
     "listing",
     "next_item",
     "quality",
     "queue",
     "settle",
     "skip",
+    "take",
     "undo",
     "undo_batch",
     "verdicts",

@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, insert, or_, select, update
@@ -24,7 +24,6 @@ from tamis.reviews.tables import (
     Item,
     Wanted,
     for_,
-    free,
     item_of,
     items_table,
     not_judged_by,
@@ -33,9 +32,6 @@ from tamis.reviews.tables import (
     standing,
 )
 from tamis.store import Store, notes_table
-
-LEASE = timedelta(minutes=5)
-"""How long an item is kept for who was given it."""
 
 RISK_HOURS = 24.0
 """A text of risk 1 is read before one of risk 0 that is older by up to so many hours."""
@@ -142,47 +138,6 @@ def appeal(store: Store, decision: str, now: datetime | None = None) -> str:
     return str(row["id"])
 
 
-def next_item(
-    store: Store, reviewer: str, wanted: Wanted = ALL, now: datetime | None = None, lease: timedelta = LEASE
-) -> Item | None:
-    """The most urgent item nobody holds, leased; one that the reviewer holds already comes again.
-
-    One statement chooses and leases, so two reviewers never hold one item. Nobody gets what is not for them, what they
-    skipped, or what they have judged.
-
-    Args:
-        store: the database.
-        reviewer: who asks, at most 64 characters.
-        wanted: which items are meant.
-        now: the time.
-        lease: after this nobody holds it again.
-
-    Returns:
-        The item; None when there is none.
-    """
-    moment = now or datetime.now(UTC)
-    mine = and_(ITEMS.held_by == reviewer, ITEMS.held_until > stamp(moment))
-    for whose in (mine, free(moment)):
-        choose = (
-            select(ITEMS.id)
-            .where(whose, *_fits(wanted), *_allowed(reviewer))
-            .order_by(ITEMS.priority.desc(), ITEMS.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        take = (
-            update(items_table)
-            .where(ITEMS.id == choose.scalar_subquery())
-            .values(held_by=reviewer, held_until=stamp(moment + lease))
-            .returning(*ITEMS)
-        )
-        with store.begin() as connection:
-            row = connection.execute(take).mappings().first()
-        if row:
-            return item_of(row)
-    return None
-
-
 def skip(store: Store, item: str, reviewer: str) -> None:
     """Give an item back to the others; who skips it does not get it again."""
     with store.begin() as connection:
@@ -199,7 +154,7 @@ def count(store: Store, wanted: Wanted = ALL) -> int:
     with store.begin() as connection:
         return int(
             connection.execute(
-                select(func.count()).select_from(items_table).where(*_fits(wanted), ITEMS.cause != "gold")
+                select(func.count()).select_from(items_table).where(*fits(wanted), ITEMS.cause != "gold")
             ).scalar_one()
         )
 
@@ -208,7 +163,7 @@ def listing(store: Store, wanted: Wanted = ALL, limit: int = 100) -> list[Item]:
     """The most urgent open items, gold left out, without leasing them."""
     query = (
         select(items_table)
-        .where(*_fits(wanted), ITEMS.cause != "gold")
+        .where(*fits(wanted), ITEMS.cause != "gold")
         .order_by(ITEMS.priority.desc(), ITEMS.id)
         .limit(limit)
     )
@@ -273,14 +228,23 @@ def _note(connection: Connection, last: int) -> None:
         connection.execute(insert(notes_table).values(key=_FILLED, value=last))
 
 
-def _fits(wanted: Wanted) -> list[ColumnElement[bool]]:
+def fits(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """Whether an item is open and one of those that are meant; gold always is of the wanted action and age."""
     named = {name: getattr(wanted, name) for name in ("cause", "category", "language")}
-    return [ITEMS.state == "open", *(ITEMS[name] == value for name, value in named.items() if value is not None)]
+    found = [ITEMS.state == "open", *(ITEMS[name] == value for name, value in named.items() if value is not None)]
+    gold, columns = ITEMS.cause == "gold", decisions_table.c
+    if wanted.action is not None:
+        about = exists().where(columns.id == ITEMS.decision, columns.action == wanted.action)
+        found.append(or_(gold, about.correlate(items_table)))
+    if wanted.before is not None:
+        found.append(or_(gold, ITEMS.created < stamp(wanted.before)))
+    return found
 
 
-def _allowed(reviewer: str) -> list[ColumnElement[bool]]:
-    skipped = exists().where(skips_table.c.item == ITEMS.id, skips_table.c.reviewer == reviewer)
-    return [for_(reviewer), ~skipped.correlate(items_table), not_judged_by(reviewer)]
+def allowed(reviewer: str, skipped: bool = False) -> list[ColumnElement[bool]]:
+    """Whether a person may be given an item; `skipped` lets them have again what they skipped."""
+    passed_over = exists().where(skips_table.c.item == ITEMS.id, skips_table.c.reviewer == reviewer)
+    return [for_(reviewer), not_judged_by(reviewer), *([] if skipped else [~passed_over.correlate(items_table)])]
 
 
 RISKS: Mapping[str, float] = {"appeal": 2.0, "second": 0.5, "audit": 0.5}

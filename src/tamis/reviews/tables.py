@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from tamis.decisions import stamp
+from tamis.records import Action
 from tamis.store import metadata
 
 Cause = Literal["review", "audit", "selected", "second", "appeal", "gold", "imported"]
@@ -56,6 +57,7 @@ items_table = Table(
     Column("truth", String(400)),
     Column("text", Text),
     Index("ix_review_items_queue", "state", "priority"),
+    Index("ix_review_items_held", "held_by"),
 )
 verdicts_table = Table(
     "review_verdicts",
@@ -108,11 +110,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which items are meant; None means all."""
+    """Which items are meant; None means all.
+
+    `action` is that of the decision, `before` leaves out what came later.
+    """
 
     cause: Cause | None = None
     category: str | None = None
     language: str | None = None
+    action: Action | None = None
+    before: datetime | None = None
 
 
 ALL = Wanted()

@@ -184,6 +184,31 @@ def place_bundle(moderator: Moderator, folder: Path, measured: Mapping[str, Mapp
     return _seal(folder, replace(moderator.spec, measured=measured), out)
 
 
+def reissue(folder: Path, policy: Policy, thresholds: Thresholds, out: Path) -> Path:
+    """Write a bundle that decides by other thresholds, or by another version of its policy; returns `out`.
+
+    All else is that of the bundle in `folder`, so its scores are the same.
+
+    Raises:
+        BundleError: there is no sound bundle in `folder`, `out` is there, or cannot be written.
+    """
+    check_manifest(folder)
+    spec = BundleSpec(**json.loads((folder / "bundle.json").read_text()))
+    if out.exists():
+        raise BundleError(f"{out} is there already: name another version of the policy")
+    fresh = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(folder, fresh)
+        (fresh / "manifest.json").unlink()
+        (fresh / "policy.json").write_text(policy.model_dump_json(indent=1))
+        return _seal(fresh, replace(spec, thresholds=thresholds.model_dump()), out)
+    except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror or error}): let the service write there"
+        ) from error
+
+
 def _seal(folder: Path, spec: BundleSpec, out: Path) -> Path:
     (folder / "bundle.json").write_text(json.dumps(asdict(spec), ensure_ascii=False, indent=1))
     _write_manifest(folder)

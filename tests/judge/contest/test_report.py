@@ -10,12 +10,12 @@ import pytest
 from markupsafe import escape
 
 from tamis.config import EvaluateConfig, ReportConfig
+from tamis.estimates import Estimate
 from tamis.judge.contest.measure import Candidate, contest
 from tamis.judge.contest.report import ContestContext, write_contest
 from tamis.judge.contest.result import Change, Contest, Ranks
 from tamis.judge.contest.sections import duration
 from tamis.judge.contest.verdict import verdict
-from tamis.judge.result import Estimate
 from tamis.judge.words import load_words
 from tamis.policy import Language, Policy
 from tamis.records import Example, TestSplit

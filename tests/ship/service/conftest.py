@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from tamis.config import StudentConfig
-from tamis.learn.student import build_student, merged
 from tamis.policy import Policy
 from tamis.ship.backends import Parts
 from tamis.ship.bundle import BundleSpec, write_bundle
@@ -46,6 +45,8 @@ class Running:
 
 def _write(folder: Path, base: Path, policy: Policy, seed: int) -> Path:
     import torch
+
+    from tamis.learn.student import build_student, merged
 
     student = build_student(StudentConfig(model=str(base), max_tokens=24, pretrained_dtype="float32"), policy)
     torch.manual_seed(seed)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from tamis.judge.result import Basis, Comparison, Estimate, Number, Point, Speed, plain
+from tamis.estimates import Estimate, Number, Point
+from tamis.judge.result import Basis, Comparison, Speed, plain
 from tamis.judge.verdict import TEACHER
 
 METRIC = "macro_f1"

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tamis import charts
+from tamis.charts import Axis, Series
 from tamis.config import ReportConfig
-from tamis.judge import charts
-from tamis.judge.charts import Axis, Series
+from tamis.estimates import Point
 from tamis.judge.contest.result import METRIC, Contest, confusion_changes
 from tamis.judge.contest.tables import (
     confused_table,
@@ -23,7 +24,6 @@ from tamis.judge.contest.tables import (
     standings_table,
     wrong_table,
 )
-from tamis.judge.result import Point
 from tamis.judge.sections import MISTAKES, Chart, Section, risk_charts, settings_section
 from tamis.judge.tables import quantity
 from tamis.judge.verdict import is_linear

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from tamis.estimates import Estimate
 from tamis.judge.contest.result import METRIC, Change, Confused, Contest, Disagreement, Standing
-from tamis.judge.result import Estimate
 from tamis.judge.sections import ALL, FIXED, best_of, estimate_cell
 from tamis.judge.tables import Named, Table, fact_cells, quantity, timed_cells
 from tamis.judge.verdict import chance, number, percent, signed, span

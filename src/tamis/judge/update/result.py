@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from tamis.errors import PromotionError
-from tamis.judge.result import Number, plain
+from tamis.estimates import Number
+from tamis.judge.result import plain
 
 Kind = Literal["reviewed", "before", "frozen", "functional"]
 Outcome = Literal["fell", "short", "open", "held", "new"]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tamis.errors import BundleError, TamisError
 from tamis.ship.service import metrics
+from tamis.ship.service import shadow as shadow_of
 from tamis.ship.service.answers import Service, bearer, respond, service_of
 from tamis.ship.service.fleet import Fleet, Place
 from tamis.ship.service.keys import list_keys
@@ -122,21 +123,30 @@ async def rollback(request: Request) -> Response:
 async def _change(
     request: Request, model: type[BaseModel] | None, work: Callable[[Service, Any], Awaitable[object]]
 ) -> Response:
-    """Change this worker's bundles, and note it for the others."""
+    """Do what an admin call asks for."""
     service = service_of(request)
     with service.keyring.admit(bearer(request), "admin"):
         limits = service.config.limits
         asked = parse(model, await read_body(request, limits), limits) if model else None
         try:
-            async with service.changing:
-                # What was asked of another worker a moment ago comes first.
-                await _catch_up(service)
-                await work(service, asked)
-                service.followed = _wanted(service)
-                await asyncio.to_thread(service.store.set_note, service.note, service.followed)
+            await change(service, lambda: work(service, asked))
         except TamisError as error:
             raise Refusal("refused", str(error)) from None
         return respond(_told(service))
+
+
+async def change(service: Service, work: Callable[[], Awaitable[object]]) -> None:
+    """Change this worker's bundles, one change at a time, and note it for the others.
+
+    Raises:
+        TamisError: it cannot be done; nothing has changed.
+    """
+    async with service.changing:
+        # What was asked of another worker a moment ago comes first.
+        await _catch_up(service)
+        await work()
+        service.followed = _wanted(service)
+        await asyncio.to_thread(service.store.set_note, service.note, service.followed)
 
 
 def _told(service: Service) -> dict[str, Any]:
@@ -156,6 +166,14 @@ async def watch(service: Service) -> None:
         await asyncio.sleep(service.config.watch)
         await look(service)
         measure(service)
+        await _keep_compared(service)
+
+
+async def _keep_compared(service: Service) -> None:
+    try:
+        await asyncio.to_thread(shadow_of.keep, service.store, service.fleet.compared())
+    except TamisError as error:
+        log.warning("%s", error)
 
 
 async def look(service: Service) -> None:

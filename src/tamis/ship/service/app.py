@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import tamis
 from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog
+from tamis.ship.console.app import create_console, keep_filled
+from tamis.ship.console.page import ROOT
 from tamis.ship.service import admin, metrics, native, openai, perspective
 from tamis.ship.service.answers import Service, respond, service_of
 from tamis.ship.service.drain import drain_on_sigterm
@@ -56,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(settings) as service:
-            app.state.service = service
+            app.state.service = console.state.service = service
             yield
 
     app = FastAPI(title="tamis", version=tamis.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -64,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     for path, answer in PROBES.items():
         app.add_api_route(path, answer, response_class=Response, operation_id=path.strip("/"))
+    console = create_console()
+    app.mount(ROOT, console)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_middleware(Front)
@@ -83,12 +87,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
             service = Service(f"bundles of {settings.bundle}"[-300:], fleet, store, decision_log, config, keyring)
             await admin.look(service)
-            watcher = asyncio.create_task(admin.watch(service))
+            watchers = [asyncio.create_task(work(service)) for work in (admin.watch, keep_filled)]
             drain_on_sigterm(service.begin_drain, config.drain, settings.listening)
             try:
                 yield service
             finally:
-                watcher.cancel()
+                for watcher in watchers:
+                    watcher.cancel()
                 await fleet.drain()
                 metrics.READY.set(0)
     if metrics.FOLDER in os.environ:
@@ -138,7 +143,8 @@ class Front:
                 refusal = Refusal("bug", "something went wrong here; the log says where")
                 await _shaped(scope["path"], refusal)(scope, receive, tell)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            # What is mounted says itself what it is counted as.
+            route = scope.get("counted_as") or getattr(scope.get("route"), "path", "other")
             metrics.REQUESTS.labels(route, status).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -30,6 +30,9 @@ TICK = 0.01
 """Seconds between two looks at whether all is answered."""
 
 Teachers = Callable[[Sequence[TierConfig], Policy], AbstractAsyncContextManager[Mapping[str, AsyncScorer]]]
+COMPARED = 10_000
+"""Comparisons that are held until they are asked for; where nobody asks, the oldest go."""
+
 Place = Literal["live", "shadow", "previous", "loaded"]
 
 
@@ -76,6 +79,7 @@ class Fleet:
         self._shadow: _Member | None = None
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._compared: deque[tuple[Decision, Decision]] = deque(maxlen=COMPARED)
         self._deciding = 0
         self._closing = False
 
@@ -217,6 +221,12 @@ class Fleet:
                 await self._end(member)
             await self._opened.aclose()
 
+    def compared(self) -> list[tuple[Decision, Decision]]:
+        """Decisions of the live bundle and of the one in shadow since this was last asked, see `shadow.keep`."""
+        found = list(self._compared)
+        self._compared.clear()
+        return found
+
     @property
     def slots(self) -> tuple[Slot, ...]:
         """All bundles of the process."""
@@ -273,6 +283,7 @@ class Fleet:
             return
         for live, other in zip(first, shadow.decide(texts, scores), strict=True):
             shadow.agreement[live.action, other.action] += 1
+            self._compared.append((live, other))
 
     async def _end(self, member: _Member) -> None:
         self._members.pop(member.name)

@@ -8,15 +8,16 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tamis.cli.options import Set
+from tamis.cli.running import audit_app, feedback_app, keys_app, monitor, serve, users_app
 from tamis.errors import ConfigError, TamisError
 
 if TYPE_CHECKING:
@@ -31,28 +32,13 @@ app = typer.Typer(
     help="Distil a large language model's judgement of harmful content into a small model.",
 )
 models_app = typer.Typer(no_args_is_help=True, help="Weights that the package index carries, for places without a hub.")
-app.add_typer(models_app, name="models")
-audit_app = typer.Typer(
-    no_args_is_help=True, help="The decision log.\n\nExample: `tamis audit verify --store runs/demo/store.sqlite`"
-)
-app.add_typer(audit_app, name="audit")
-keys_app = typer.Typer(
-    no_args_is_help=True, help="Keys of the service.\n\nExample: `tamis keys add shop --store tamis.sqlite`"
-)
-app.add_typer(keys_app, name="keys")
-feedback_app = typer.Typer(
-    no_args_is_help=True,
-    help="What people corrected, as rows for training and for other tools."
-    "\n\nExample: `tamis feedback export rows.jsonl --store runs/demo/store.sqlite`",
-)
-app.add_typer(feedback_app, name="feedback")
+GROUPS = {"models": models_app, "audit": audit_app, "keys": keys_app, "feedback": feedback_app, "users": users_app}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 err = Console(stderr=True)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, see recipes/.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the recipe's.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, dotted; repeatable.")
-]
 
 
 def _verb(name: str, until: Stage, about: str, example: str) -> Callable[[Path, str | None, list[str] | None], None]:
@@ -210,192 +196,8 @@ def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")])
         fetch_with_progress(name)
 
 
-Url = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
-
-
-@audit_app.command("verify")
-def audit_verify(store: Url) -> None:
-    """Walk the chain of decisions and name the first row that was tampered with.
-
-    Example: `tamis audit verify --store postgresql://tamis@localhost/tamis`
-    """
-    from tamis.decisions import verify
-    from tamis.show import show_verified
-    from tamis.store import Store
-
-    with Store.open(store, create=False) as opened:
-        show_verified(verify(opened))
-
-
-@audit_app.command("forget")
-def audit_forget(name: Annotated[str, typer.Argument(metavar="ID")], store: Url) -> None:
-    """Remove what is kept of a text, by a decision's id or the text's content hash; the chain stays whole.
-
-    Example: `tamis audit forget 4f2a9c0e1b7d3856 --store runs/demo/store.sqlite`
-    """
-    from tamis.feedback import forget_text
-    from tamis.store import Store
-
-    with Store.open(store, create=False) as opened:
-        Console().print(f"{forget_text(opened, name)} decisions have forgotten their text")
-
-
-PolicyName = Annotated[str, typer.Option("--policy", metavar="NAME", help="A YAML file, or a shipped policy.")]
-
-
-@app.command()
-def monitor(
-    store: Url,
-    policy: PolicyName = "default",
-    days: Annotated[int, typer.Option("--days", min=1, help="Length of the traffic that is looked at.")] = 7,
-    until: Annotated[datetime | None, typer.Option("--until", help="Its end, in UTC; now without it.")] = None,
-    pin: Annotated[bool, typer.Option("--pin", help="Make it the reference of later looks.")] = False,
-    language: Annotated[Literal["en", "zh"], typer.Option("--language", help="Of what is printed.")] = "en",
-) -> None:
-    """Hold traffic against a pinned reference; exits with 1 while an alarm stands.
-
-    Example: `tamis monitor --store runs/demo/store.sqlite --days 7`
-    """
-    from tamis.policy import load_policy
-    from tamis.ship import monitor as watching
-    from tamis.show import show_pinned, show_watched
-    from tamis.store import Store
-
-    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
-    with Store.open(store, create=False) as opened:
-        if pin:
-            show_pinned(watching.pin(opened, load_policy(policy), end, days))
-            return
-        found = watching.watch(opened, load_policy(policy), end, days)
-    show_watched(found, language)
-    if found.alarms:
-        raise typer.Exit(1)
-
-
-Form = Annotated[
-    Literal["jsonl", "label-studio", "argilla"], typer.Option("--format", help="JSON lines, or the tool it is for.")
-]
-
-
-@feedback_app.command("export")
-def feedback_export(
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
-    store: Url,
-    form: Form = "jsonl",
-    policy: PolicyName = "default",
-    texts: Annotated[
-        Path | None, typer.Option("--texts", help="JSON lines with `text`, for texts the decision log does not keep.")
-    ] = None,
-) -> None:
-    """Write reviewed texts with who said what of them and whose word decides.
-
-    Example: `tamis feedback export rows.jsonl --store runs/demo/store.sqlite`
-    """
-    from tamis.feedback import gather, read_texts, write_feedback
-    from tamis.policy import load_policy
-    from tamis.store import Store
-
-    with Store.open(store, create=False) as opened:
-        found = gather(opened, load_policy(policy), read_texts(texts) if texts else ())
-    write_feedback(file, found.feedback, form)
-    Console().print(f"{len(found.feedback)} texts written, {found.without_text} left out whose text is not kept")
-
-
-@feedback_app.command("import")
-def feedback_import(file: Annotated[Path, typer.Argument(metavar="FILE")], store: Url, form: Form = "jsonl") -> None:
-    """Take verdicts that people gave elsewhere; what is there already is not taken twice.
-
-    Example: `tamis feedback import tasks.json --format label-studio --store runs/demo/store.sqlite`
-    """
-    from tamis.feedback import read_feedback, take
-    from tamis.store import Store
-
-    with Store.open(store, create=False) as opened:
-        Console().print(f"{take(opened, read_feedback(file, form))} verdicts taken")
-
-
-@app.command()
-def serve(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Settings, see recipes/serve.yaml.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file, instead of the settings'."),
-    ] = None,
-    set_: Set = None,
-) -> None:
-    """Answer moderation requests over HTTP with a bundle.
-
-    Example: `tamis serve runs/demo/bundle --port 8000 --store tamis.sqlite`
-    """
-    from tamis.recipe import load_serving
-    from tamis.ship.service.serve import serve
-    from tamis.tiers import teachers
-
-    settings = load_serving(config, [*(set_ or []), *([f"store={store}"] if store else [])])
-    serve(bundle, settings, teachers, host, port, workers)
-
-
-KeyStore = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
-
-
-@keys_app.command("add")
-def keys_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="For people: whose it is.")],
-    store: KeyStore = "tamis.sqlite",
-    scope: Annotated[list[str] | None, typer.Option(help="`moderate` (default) or `admin`; repeatable.")] = None,
-    per_minute: Annotated[int | None, typer.Option(help="Requests a minute; no limit without it.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Requests at the same time; no limit without it.")] = None,
-) -> None:
-    """Make a key and print it; it is not kept and cannot be shown again.
-
-    Example: `tamis keys add shop --per-minute 600 --concurrency 8 --store tamis.sqlite`
-    """
-    from tamis.ship.service.keys import add_key
-    from tamis.store import Store
-
-    with Store.open(store) as opened:
-        # Plain, so that it can be piped.
-        typer.echo(add_key(opened, name, scope or ["moderate"], per_minute, concurrency))
-
-
-@keys_app.command("list")
-def keys_list(store: KeyStore = "tamis.sqlite") -> None:
-    """List the keys, without what would let anybody in.
-
-    Example: `tamis keys list --store tamis.sqlite`
-    """
-    from tamis.ship.service.keys import list_keys
-    from tamis.store import Store
-
-    table = Table("id", "name", "scopes", "a minute", "at a time", "created", "revoked")
-    with Store.open(store, create=False) as opened:
-        for key in list_keys(opened):
-            limits = [str(limit or "") for limit in (key.per_minute, key.concurrency)]
-            times = [(time or "")[:19] for time in (key.created, key.revoked)]
-            table.add_row(key.id, escape(key.name), " ".join(key.scopes), *limits, *times)
-    Console().print(table)
-
-
-@keys_app.command("revoke")
-def keys_revoke(
-    name: Annotated[str, typer.Argument(metavar="ID|NAME", help="A key's id, or a name, of which all are meant.")],
-    store: KeyStore = "tamis.sqlite",
-) -> None:
-    """Revoke a key; a running service follows within a second.
-
-    Example: `tamis keys revoke shop --store tamis.sqlite`
-    """
-    from tamis.ship.service.keys import revoke_key
-    from tamis.store import Store
-
-    with Store.open(store, create=False) as opened:
-        Console().print(f"{revoke_key(opened, name)} keys are revoked")
+for command in (serve, monitor):
+    app.command()(command)
 
 
 @app.command()

@@ -1,6 +1,6 @@
-"""The report's charts as SVG text: no fonts, files or scripts, so that one page shows them anywhere.
+"""Charts as SVG text: no fonts, files or scripts, so that one page shows them anywhere.
 
-Colours are the page's CSS classes (`m0` to `m5` by model, `ink`, `rule`), which follow light and dark. Labels are SVG
+Colours are CSS classes (`m0` to `m5` by model, `ink`, `rule`) of `STYLE`, which follow light and dark. Labels are SVG
 text in the reader's fonts, so Chinese needs none embedded. Charts are drawn narrow and the page lays them side by side.
 """
 
@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from unicodedata import east_asian_width
 
-from tamis.judge.result import Estimate, Point
+from tamis.estimates import Estimate, Point
 
+STYLE = (resources.files("tamis") / "charts.css").read_text(encoding="utf-8")
 WIDTH = 320
 COLOURS = 6
 PLOT = (46, 10, 264, 200)
@@ -145,6 +147,31 @@ def _curve(one: Series, x: Axis, y: Axis) -> Iterable[str]:
         ends = [top + height * (1 - y.share(end)) for end in (span.low, span.high)]
         caps = "".join(f"M{px - 3:.1f} {end:.1f}h6" for end in ends)
         yield f'<path class="whisker" d="M{px:.1f} {ends[0]:.1f}V{ends[1]:.1f}{caps}"/>'
+
+
+def timeline(title: str, rows: Sequence[tuple[str, Sequence[tuple[float, float]]]], ticks: Sequence[str]) -> str:
+    """When each of several things was there, one line each.
+
+    Args:
+        title: for who cannot see it.
+        rows: a name, and the stretches in which it was there, both ends as shares of the time shown.
+        ticks: labels at equal distances of that time.
+    """
+    left, width, step = 110, 196, 22
+    bottom = len(rows) * step + 6
+    parts = []
+    for i, label in enumerate(ticks):
+        across = left + width * i / max(1, len(ticks) - 1)
+        parts.append(f'<path class="grid" d="M{across:.1f} 0v{bottom}"/>')
+        parts.append(_text(across, bottom + 14, label, anchor="middle", kind="soft"))
+    for i, (name, stretches) in enumerate(rows):
+        y = i * step + 6
+        parts.append(_text(left - 8, y + 11, name, anchor="end", widest=16))
+        for start, end in stretches:
+            # Narrower than this nobody would see it.
+            place = f'x="{left + width * start:.1f}" y="{y}" width="{max(2.0, width * (end - start)):.1f}" height="14"'
+            parts.append(f'<rect class="f{i % COLOURS}" {place} rx="3"/>')
+    return _svg(WIDTH, bottom + 22, title, parts)
 
 
 def rounded_up(value: float) -> float:
