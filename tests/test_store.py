@@ -12,7 +12,7 @@ from sqlalchemy import inspect, text
 
 from tamis.errors import ConfigError, DataError
 from tamis.records import TeacherSignal
-from tamis.store import Store
+from tamis.store import Store, notes_table
 
 
 def signal(name: str = "e1", **changes: object) -> TeacherSignal:
@@ -83,6 +83,14 @@ def test_an_older_schema_is_brought_up_to_date(url: str) -> None:
     with Store.open(url) as store:
         store.set_note("k", 1)
         assert len(store.signals("t@1", "space")) == 1
+
+
+def test_rows_are_inserted_or_changed(url: str) -> None:
+    with Store.open(url) as store:
+        for rows in ([{"key": "a", "value": 1}], [{"key": "a", "value": 5}, {"key": "b", "value": 2}]):
+            with store.begin() as connection:
+                store.upsert(connection, notes_table, rows, lambda _, new: {"value": new.value})
+        assert (store.note("a"), store.note("b")) == (5, 2)
 
 
 def test_a_plain_path_is_sqlite_and_its_folder_is_known(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from tamis.estimates import Estimate, Point
 STYLE = (resources.files("tamis") / "charts.css").read_text(encoding="utf-8")
 WIDTH = 320
 COLOURS = 6
+LONG_TICK = 4
+"""Characters that fit beside the last line of a plot in the middle of it."""
+
 PLOT = (46, 10, 264, 200)
 """Left, top, width and height of the area curves are drawn in."""
 
@@ -194,7 +197,9 @@ def _frame(x: Axis, y: Axis) -> Iterable[str]:
     for share, label in _ticks(x):
         across = left + width * share
         yield f'<path class="grid" d="M{across:g} {top}v{height}"/>'
-        yield _text(across, top + height + 14, label, anchor="middle", kind="soft")
+        # A date in the middle of the last line would be cut off.
+        anchor = "end" if share == 1 and len(label) > LONG_TICK else "middle"
+        yield _text(across, top + height + 14, label, anchor, kind="soft")
     for share, label in _ticks(y):
         down = top + height * (1 - share)
         yield f'<path class="grid" d="M{left} {down:g}h{width}"/>'

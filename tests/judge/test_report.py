@@ -317,6 +317,14 @@ def test_risk_scores_and_several_labels_have_a_report(language: Language, small_
         assert load_words(language)("section_verdict") in html
 
 
+def test_a_timeline_draws_stretches_where_they_were() -> None:
+    svg = charts.timeline("when", [("a<b", [(0, 0.5)]), ("c", [(0.25, 0.25)])], ("1", "2"))
+    assert "a&lt;b" in svg
+    # 196 wide from 110 on: half of it, and what is too short to be seen.
+    assert 'x="110.0" y="6" width="98.0"' in svg
+    assert 'x="159.0" y="28" width="2.0"' in svg
+
+
 def test_charts_escape_names_and_draw_by_hand_places() -> None:
     series = [Series("a", [Point(0, 0), Point(1, 1)], 0)]
     svg = charts.plot("<b>", series, Axis("x<y"), Axis("y"))

@@ -16,7 +16,7 @@ from tamis.learn.student import Student, build_student, merged
 from tamis.policy import Actions, Policy, load_policy
 from tamis.records import Example, content_id
 from tamis.ship.backends import Parts, TorchBackend
-from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
+from tamis.ship.bundle import BundleSpec, load_bundle, reissue, write_bundle
 from tamis.ship.parity import ALL, compare
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "", "日入上千私我" * 60, "a\0b\ud800"]
@@ -69,6 +69,25 @@ def test_it_decides_by_its_own_calibration_and_thresholds(student: Student, tmp_
         assert scores.risk == pytest.approx(wanted.risk, abs=0.02)
     examples = [Example(str(i), text, "zh", "made") for i, text in enumerate(TEXTS)]
     assert compare(expected, loaded.score(TEXTS), examples, loaded)[ALL].clear_flips == 0
+
+
+def test_a_reissued_bundle_decides_by_other_thresholds_with_the_same_scores(bundle: Path, tmp_path: Path) -> None:
+    old = load_bundle(bundle)
+    actions = Actions(review=0.0, block=1.0)
+    policy = old.policy.model_copy(update={"version": "next", "actions": actions})
+    fresh = load_bundle(reissue(bundle, policy, Thresholds(), tmp_path / "next"))
+    assert fresh.versions["policy"] == f"{policy.name} next"
+    assert fresh.versions["model"] != old.versions["model"]
+    assert fresh.trained_on == old.trained_on
+    texts = ["今天天气很好", "no fee needed"]
+    assert fresh.score(texts) == old.score(texts)
+    assert {one.action for one in fresh(texts)} == {"review"}
+    # The old one is as it was, and what is there is not written over.
+    assert load_bundle(bundle).versions == old.versions
+    with pytest.raises(BundleError, match="is there already: name another version"):
+        reissue(bundle, policy, Thresholds(), tmp_path / "next")
+    with pytest.raises(BundleError, match="cannot be written"):
+        reissue(bundle, policy, Thresholds(), tmp_path / "next" / "policy.json" / "inside")
 
 
 def test_it_knows_what_it_was_trained_on(bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from tamis.decisions import canonical
 from tamis.policy import Actions, Policy
 from tamis.records import Scores
 from tamis.reviews import Verdict
+from tamis.ship.console.bulk import Filter
+from tamis.ship.console.dashboard import Slots, stretches
 from tamis.ship.console.explorer import ACTIONS, actions_of, cells, curve, figures, rows_of, sample_of, with_cells
+from tamis.ship.console.look import last_look, look
 from tamis.ship.console.thresholds import next_version
+from tamis.store import Store
 
 HARMFUL = "fraud"
 
@@ -126,3 +131,35 @@ def test_weights_do_not_divide_by_nothing(small_policy: Policy) -> None:
     judged = [row("a", 0.6, "review")]
     sample = sample_of([], judged, {"a": said("a", HARMFUL)}, small_policy, Thresholds())
     assert np.isfinite(sample.weights).all()
+
+
+def test_a_filter_in_bulk_takes_only_what_it_can_read() -> None:
+    assert Filter.of({"low": "20", "high": "170"}) == Filter("", "", 20, 100)
+    assert Filter.of({"low": "-3", "high": "x", "category": "fraud"}) == Filter("fraud", "", 0, 100)
+    assert Filter.of({}) == Filter()
+
+
+def test_runs_of_a_version_by_hand() -> None:
+    until = datetime(2026, 3, 4, 15, tzinfo=UTC)
+    slots = Slots.of(4, until)
+    assert slots.names == ("2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04")
+    assert slots.ticks == ("03-01", "03-02", "03-03", "03-04")
+    assert slots.since == datetime(2026, 3, 1, tzinfo=UTC)
+    found = {"2026-03-01": 5, "2026-03-03": 1, "2026-03-04": 2}
+    assert list(stretches(found, slots)) == [(0, 0.25), (0.5, 1)]
+    assert list(stretches({}, slots)) == []
+    hours = Slots.of(1, until)
+    assert (len(hours.names), hours.names[-1], hours.ticks[-1]) == (24, "2026-03-04T15", "15:00")
+
+
+def test_a_look_is_kept_with_what_is_no_number(url: str, small_policy: Policy) -> None:
+    with Store.open(url) as store:
+        assert last_look(store) is None
+        made = look(store, small_policy, datetime(2026, 3, 4, tzinfo=UTC))
+        kept = last_look(store)
+    assert kept
+    assert "no traffic is pinned" in kept.error
+    assert math.isnan(kept.misses.rate)
+    assert math.isnan(made.misses.rate)
+    assert (kept.misses.low, kept.misses.high, kept.rows, kept.bins) == (0, 1, 0, ())
+    assert kept.is_old

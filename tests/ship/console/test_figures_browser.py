@@ -9,24 +9,57 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.ship.console.conftest import SCREENSHOTS, Browser, Consoled, browsing, consoled, decided, queued
+from tests.ship.console.conftest import SCREENSHOTS, Browser, Consoled, browsing, consoled, decided, queued, scores_of
 
 from tamis import reviews
+from tamis.decisions import DecisionLog
 from tamis.policy import Language, Policy
-from tamis.records import AUDIT
+from tamis.records import AUDIT, Decision, Example, content_id
 from tamis.reviews import Judgement, Wanted
 from tamis.ship.bundle import check_manifest
 from tamis.ship.console.hours import fold
 from tamis.ship.console.look import look
 from tamis.ship.console.users import prefer
+from tamis.store import Store
 
 PATHS = ("/dashboard", "/quality", "/bulk?category=", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
 CRUEL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
+def week(store: Store, policy: Policy) -> None:
+    """Six days of traffic of two models, the second from the fourth day on."""
+    for day in range(6):
+        at = datetime.now(UTC) - timedelta(days=6 - day)
+        versions = {"policy": f"{policy.name} {policy.version}", "model": "june" if day < 3 else "july", "tamis": "0"}
+        with DecisionLog(store, now=lambda at=at: at) as log:  # type: ignore[misc]
+            for i in range(60 + 15 * day):
+                action = ("pass", "pass", "pass", "review", "block")[(7 * i + day) % 5]
+                risk = {"pass": 0.1, "review": 0.6, "block": 0.95}[action] + i % 5 / 100
+                scores = scores_of(policy, policy.ids[1 + i % 2], risk)
+                category = policy.benign if action == "pass" else policy.ids[1 + i % 2]
+                text, took = f"day {day} {i}", 3 + i % 9
+                said = Decision(content_id(text), action, category, scores, versions, ("student",), (), took)  # type: ignore[arg-type]
+                log.add(said, text, text)
+
+
+def judge_gold(store: Store, policy: Policy) -> None:
+    """Three people judge the same gold, each with other mistakes."""
+    examples = [Example(content_id(f"gold {i}"), f"gold {i}", "en", "t", label=policy.ids[i % 3]) for i in range(12)]
+    reviews.add_gold(store, examples)
+    for skill, name in enumerate(("ann", "bob", "lea"), 2):
+        for place in range(len(examples)):
+            item = reviews.next_item(store, name, Wanted(cause="gold"))
+            assert item is not None
+            verdict = item.truth if place % (2 * skill) else policy.benign
+            reviews.judge(store, [item.id], Judgement(name, str(verdict)))
+
+
 def fill(console: Consoled, policy: Policy) -> None:
-    """Traffic, reviews by two people, disputes and an appeal."""
+    """Traffic, reviews by two people, disputes, gold and an appeal."""
     harmful = policy.ids[1]
+    with console.store() as store:
+        week(store, policy)
+        judge_gold(store, policy)
     rows = [(f"{CRUEL} 大额返利 wave {i}", harmful, 0.5 + i / 100) for i in range(30)]
     ids = queued(console, policy, rows)
     with console.store() as store:

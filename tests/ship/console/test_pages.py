@@ -99,8 +99,8 @@ def test_the_theme_is_remembered(lea: Browser) -> None:
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="TAMIS_SCREENSHOTS names no folder to write to")
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_screenshots_for_the_docs(bundles: Sequence[Path], tmp_path: Path, language: Language) -> None:
-    bundle = Path(os.environ.get("TAMIS_SCREENSHOTS_BUNDLE", bundles[0]))
+def test_screenshots_for_the_docs(request: pytest.FixtureRequest, tmp_path: Path, language: Language) -> None:
+    bundle = Path(os.environ.get("TAMIS_SCREENSHOTS_BUNDLE") or request.getfixturevalue("bundles")[0])
     policy = parse_policy((bundle / "policy.json").read_text(encoding="utf-8"), where=str(bundle))
     with consoled(bundle, tmp_path) as console, browsing(console, 1360, 860, language) as browser:
         with console.store() as store:

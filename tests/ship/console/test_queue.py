@@ -188,25 +188,27 @@ EVIL = (
 )
 
 
-def test_script_in_a_moderated_text_never_runs(console: Consoled, ann: Browser, small_policy: Policy) -> None:
-    first, second = queued(console, small_policy, [(EVIL, "fraud", 0.9), (EVIL + " again", "fraud", 0.8)])
-    ann.open("/queue")
-    ann.until("return document.querySelector('#text > span')")
-    assert ann.text == EVIL
-    assert ann.run("return document.querySelectorAll('#text script, #text img, #text svg').length") == 0
-    ann.press("r", "<b onclick=alert(1)>why</b>", ESCAPE)
-    ann.act("3")
-    ann.until("return document.querySelector('.cases')")
-    ann.open(f"/decisions/{first}")
-    assert EVIL in ann.text
-    ann.open(f"/decisions/{second}")
-    assert ann.run("return window.owned === undefined")
-    # What is put into the page all the same is not run either.
-    ann.run(
-        "const s = document.createElement('script'); s.textContent = 'window.owned = 4'; document.body.append(s);"
-        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 5\">')"
-    )
-    assert ann.run("return new Promise((done) => setTimeout(() => done(window.owned === undefined), 300))")
+def test_script_in_a_moderated_text_never_runs(bundles: Sequence[Path], tmp_path: Path, small_policy: Policy) -> None:
+    with consoled(bundles[0], tmp_path) as console, browsing(console) as ann:
+        ann.sign_in("ann")
+        first, second = queued(console, small_policy, [(EVIL, "fraud", 0.9), (EVIL + " again", "fraud", 0.8)])
+        ann.open("/queue")
+        ann.until("return document.querySelector('#text > span')")
+        assert ann.text == EVIL
+        assert ann.run("return document.querySelectorAll('#text script, #text img, #text svg').length") == 0
+        ann.press("r", "<b onclick=alert(1)>why</b>", ESCAPE)
+        ann.act("3")
+        ann.until("return document.querySelector('.cases')")
+        ann.open(f"/decisions/{first}")
+        assert EVIL in ann.text
+        ann.open(f"/decisions/{second}")
+        assert ann.run("return window.owned === undefined")
+        # What is put into the page all the same is not run either.
+        ann.run(
+            "const s = document.createElement('script'); s.textContent = 'window.owned = 4'; document.body.append(s);"
+            "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 5\">')"
+        )
+        assert ann.run("return new Promise((done) => setTimeout(() => done(window.owned === undefined), 300))")
 
 
 def test_filters_choose_and_give_back(console: Consoled, ann: Browser, small_policy: Policy) -> None:

@@ -15,7 +15,7 @@ from tamis.decisions import forget
 from tamis.policy import Policy
 from tamis.records import Scores
 from tamis.reviews import Judgement
-from tamis.ship.console.highlight import LONGEST, PARTS, Part, evidence, marks, parts
+from tamis.ship.console.highlight import LONGEST, PARTS, Part, evidence, marks, parts, weights
 from tamis.ship.console.similar import Cases, shingles
 from tamis.store import Store
 
@@ -27,10 +27,12 @@ def test_parts_are_the_text(text: str) -> None:
     assert len(cut) <= PARTS
 
 
-def test_marks_by_hand() -> None:
-    # Of a most of 2.0, the marks begin at 1.4, 0.8 and 0.4; under 0.2 nothing is marked.
-    assert marks([2.0, 1.4, 1.3, 0.8, 0.5, 0.3, -1.0, float("nan")]) == [3, 3, 2, 2, 1, 0, 0, 0]
-    assert marks([0.19, 0.1]) == [0, 0]
+def test_weights_and_marks_by_hand() -> None:
+    # The first is missed (3 - 1) and brings 2 - 0; the second is not missed and brings nothing: (2 + 2) / 2 and 0.
+    assert weights(3.0, [1.0, 3.0], [2.0, 0.0]) == [2.0, 0.0]
+    # Of a most of 2.0, the marks begin at 1.4, 0.8 and 0.4; under 0.5 nothing is marked.
+    assert marks([2.0, 1.4, 1.3, 0.8, 0.5, 0.49, -1.0, float("nan")]) == [3, 3, 2, 2, 1, 0, 0, 0]
+    assert marks([0.4, 0.1]) == [0, 0]
     assert marks([]) == []
 
 
@@ -39,8 +41,10 @@ def test_what_the_model_reacts_to_is_marked() -> None:
         return [Scores({}, 0.9 if "彩金" in text else 0.2, 0.0) for text in texts]
 
     found = evidence("注册送彩金 now", score)
-    assert "".join(part.text for part in found) == "注册送彩金 now"
-    assert [part for part in found if part.mark] == [Part("送彩", 3), Part("金", 3)]
+    assert [part.text for part in found] == ["注册", "送彩", "金 ", "now"]
+    assert [part.mark for part in found] == [0, 3, 3, 0]
+    # Where one of two would do, leaving one out changes nothing: what each brings by itself does.
+    assert [part.mark for part in evidence("彩金 or 彩金", score)] == [3, 0, 3]
     assert evidence("a" * LONGEST + " b", score) == [Part("a" * LONGEST + " b", 0)]
     assert evidence("彩金", score) == [Part("彩金", 0)]
 

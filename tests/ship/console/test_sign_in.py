@@ -45,7 +45,7 @@ def test_a_browser_is_told_to_run_nothing_but_our_own(console: Consoled) -> None
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(console: Consoled) -> None:
-    with httpx.Client(base_url=console.url) as client:
+    with httpx.Client(base_url=console.url, timeout=60) as client:
         form = {"name": "ann", "password": console.passwords["ann"]}
         plain = client.post("/sign-in", data=form).headers["set-cookie"].lower()
         secure = (
@@ -58,7 +58,7 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(console: Consoled
 
 
 def test_nothing_is_shown_without_a_session(console: Consoled) -> None:
-    with httpx.Client(base_url=console.url) as client:
+    with httpx.Client(base_url=console.url, timeout=60) as client:
         answer = client.get("/queue?category=fraud")
         assert answer.status_code == 303
         assert answer.headers["location"] == "/console/sign-in?back=/console/queue%3Fcategory%3Dfraud"
@@ -79,7 +79,7 @@ def test_wrong_names_and_passwords_are_told_alike(console: Consoled) -> None:
 
 
 def test_signing_in_goes_nowhere_but_to_our_pages(console: Consoled) -> None:
-    with httpx.Client(base_url=console.url) as client:
+    with httpx.Client(base_url=console.url, timeout=60) as client:
         for back, there in (("/console/settings", "/console/settings"), ("//evil.example/", "/console/")):
             form = {"name": "ann", "password": console.passwords["ann"], "back": back}
             assert client.post("/sign-in", data=form).headers["location"] == there
@@ -113,7 +113,7 @@ def test_signing_out_ends_the_session_on_the_server(console: Consoled) -> None:
     with console.client("ann") as client:
         cookies = dict(client.cookies)
         client.post("/sign-out", data={"csrf": token(client.get("/settings").text)})
-    with httpx.Client(base_url=console.url, cookies=cookies) as client:
+    with httpx.Client(base_url=console.url, cookies=cookies, timeout=60) as client:
         assert client.get("/settings").status_code == 303
 
 

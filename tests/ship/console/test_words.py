@@ -27,7 +27,7 @@ def test_both_languages_say_the_same_things() -> None:
         seen |= set(tree["en"])
         for key, text in tree["en"].items():
             assert set(NAMES.findall(text)) == set(NAMES.findall(tree["zh"][key])), key
-            assert re.search("[\u3000-\u9fff]", tree["zh"][key]) or key in ALIKE, key
+            assert re.search("[\u3000-\u9fff\uff00-\uffef]", tree["zh"][key]) or key in ALIKE, key
 
 
 def test_texts_that_are_named_are_there() -> None:

@@ -144,8 +144,10 @@ def _latency_chart(visit: Visit, slots: Slots, found: Mapping[str, Sequence[floa
 def _chart(visit: Visit, title: str, slots: Slots, values: Mapping[str, Sequence[float]], unit: str) -> str:
     top = rounded_up(max((value for line in values.values() for value in line if not math.isnan(value)), default=0))
     series = [
-        Series(name, [Point(i, value) for i, value in enumerate(line) if not math.isnan(value)], colour)
+        # A line needs two points, and one day alone is to be seen too.
+        Series(name, points, colour, [0.0] * len(points))
         for colour, (name, line) in enumerate(values.items())
+        if (points := [Point(i, value) for i, value in enumerate(line) if not math.isnan(value)])
     ]
     x = Axis(visit.words("dashboard_utc"), 0, len(slots.names) - 1, slots.ticks)
     return charts.plot(visit.words(title), series, x, Axis(unit, 0, top))

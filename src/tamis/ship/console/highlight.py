@@ -1,7 +1,8 @@
-"""Which parts of a text speak for its risk: each is left out in turn, and what that takes from the risk is its weight.
+"""Which parts of a text speak for its risk: what each takes along when it is left out, and what it brings by itself.
 
-Occlusion, as in Li, Monroe and Jurafsky, Understanding neural networks through representation erasure (2016). It says
-what this model reacts to, not why a text is harmful.
+Of the contributions whose mean over all orders is the Shapley value, those of the last and of the first in the order:
+Lundberg and Lee, A unified approach to interpreting model predictions (2017). The last alone, occlusion, sees nothing
+where several parts would each do. It says what this model reacts to, not why a text is harmful.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from tamis.records import Scores
 LONGEST = 2000
 """Characters up to which a text is taken apart."""
 
-PARTS = 24
-"""Parts at most; a text is scored once for each."""
+PARTS = 20
+"""Parts at most; a text is scored twice for each."""
 
-LEAST = 0.2
+LEAST = 0.5
 """Log-odds of the risk that a part must be worth to be marked at all."""
 
 MARKS = (0.7, 0.4, 0.2)
 """Share of the heaviest part's weight from which a part gets the mark 3, 2, 1."""
 
-TOKEN = re.compile(r"[\u3400-\u9fff]{1,2}|\w+|\s+|.", re.DOTALL)
+TOKEN = re.compile(r"(?:[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]+|[^\w\s]+|)\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,31 @@ def evidence(text: str, score: Callable[[Sequence[str]], Sequence[Scores]]) -> l
     if len(text) > LONGEST or len(cut) < 2:
         return [Part(text, 0)]
     left_out = ["".join(cut[:place] + cut[place + 1 :]) for place in range(len(cut))]
-    whole, *others = (_log_odds(scores.risk) for scores in score([text, *left_out]))
-    return [Part(part, mark) for part, mark in zip(cut, marks([whole - other for other in others]), strict=True)]
+    whole, *others = (_log_odds(scores.risk) for scores in score([text, *left_out, *cut]))
+    found = marks(weights(whole, others[: len(cut)], others[len(cut) :]))
+    return [Part(part, mark) for part, mark in zip(cut, found, strict=True)]
 
 
 def parts(text: str) -> list[str]:
-    """A text cut into at most 24 parts at words, and pairs of Chinese characters; together they are the text."""
-    tokens = TOKEN.findall(text)
+    """A text cut into at most 20 parts at words, and pairs of Chinese characters; together they are the text."""
+    tokens = [token for token in TOKEN.findall(text) if token]
     size = math.ceil(len(tokens) / PARTS) or 1
     return ["".join(tokens[start : start + size]) for start in range(0, len(tokens), size)]
 
 
-def marks(weights: Sequence[float]) -> list[int]:
-    """Marks of parts by what each takes from the log-odds of the risk; NaN is no weight."""
-    most = max((weight for weight in weights if weight >= LEAST), default=math.inf)
-    return [sum(weight >= share * most for share in MARKS) if weight >= LEAST else 0 for weight in weights]
+def weights(whole: float, without: Sequence[float], alone: Sequence[float]) -> list[float]:
+    """What each part is worth in log-odds of the risk, from those of the text, of it without each part, and of each.
+
+    What a part brings by itself is counted from the part that brings least.
+    """
+    least = min(alone)
+    return [(whole - rest + own - least) / 2 for rest, own in zip(without, alone, strict=True)]
+
+
+def marks(worth: Sequence[float]) -> list[int]:
+    """Marks of parts by their weights; NaN is no weight."""
+    most = max((weight for weight in worth if weight >= LEAST), default=math.inf)
+    return [sum(weight >= share * most for share in MARKS) if weight >= LEAST else 0 for weight in worth]
 
 
 def _log_odds(risk: float) -> float:
