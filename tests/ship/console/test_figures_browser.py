@@ -22,7 +22,7 @@ from tamis.ship.console.look import look
 from tamis.ship.console.users import prefer
 from tamis.store import Store
 
-PATHS = ("/dashboard", "/quality", "/bulk?category=", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
+PATHS = ("/dashboard", "/quality", "/bulk?low=65", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
 CRUEL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -65,7 +65,8 @@ def fill(console: Consoled, policy: Policy) -> None:
     with console.store() as store:
         decided(store, policy, [(f"calm {i}", harmful, 0.1 + i / 200) for i in range(20)], "pass", [AUDIT])
         reviews.fill(store)
-        mine = reviews.listing(store, Wanted(cause="review"), 500)[:15]
+        waiting = reviews.listing(store, Wanted(cause="review"), 500)
+        mine = [one for one in waiting if one.decision in ids][:15]
         reviews.judge(store, [one.id for one in mine], Judgement("ann", harmful), second_share=1.0)
         for place, one in enumerate(reviews.listing(store, Wanted(cause="second"), 500)):
             reviews.judge(store, [one.id], Judgement("bob", harmful if place % 3 else policy.benign))
@@ -235,7 +236,7 @@ def test_screenshots_for_the_docs(console: Consoled, language: Language) -> None
         with console.store() as store:
             prefer(store, "adam", language=language)
         browser.sign_in("adam")
-        for path in ("dashboard", "quality", "bulk?category=", "thresholds", "models"):
+        for path in ("dashboard", "quality", "bulk?low=65", "thresholds", "models"):
             browser.open(f"/{path}")
             picture = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
             name = f"console-{path.partition('?')[0]}-{language}.png"

@@ -111,7 +111,10 @@ def _traffic(visit: Visit, slots: Slots, counted: Mapping[str, Mapping[str, Mapp
             "actions": _lines(visit, "dashboard_actions", slots, actions),
             "categories": charts.bars(
                 visit.words("dashboard_categories"),
-                [(name, Estimate(rows / max(1, total), NAN, NAN), 0) for name, _, rows in harmful[:8]],
+                [
+                    (f"{name} · {visit.words(f'action_{action}')}", Estimate(rows / max(1, total), NAN, NAN), 0)
+                    for name, action, rows in harmful[:8]
+                ],
             ),
             "latency": _latency_chart(visit, slots, _by_slot(counted["latency"], slots)),
         },

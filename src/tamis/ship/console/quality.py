@@ -16,8 +16,9 @@ from tamis.estimates import Estimate
 from tamis.languages import language
 from tamis.records import Example, content_id
 from tamis.reviews import Judgement, Verdict, Wanted
-from tamis.reviews.quality import Errors
+from tamis.reviews.quality import Errors, Quality
 from tamis.reviews.tables import ITEMS, VERDICTS, Outcome, items_table, standing
+from tamis.ship.console.explorer import newest
 from tamis.ship.console.page import Lead, Stop, Visit
 from tamis.ship.console.queue import REASON, appealed
 from tamis.ship.console.reading import read
@@ -45,8 +46,7 @@ class Rate:
 def show(visit: Lead) -> Response:
     """All of it, over some days."""
     days = DAYS.get(visit.query("days"), 30)
-    said = compared(visit.store, datetime.now(UTC) - timedelta(days=days))
-    found = reviews.quality(said)
+    found = _quality(visit, days)
     disputes = found.disputes[: -SHOWN - 1 : -1]
     appeals = reviews.listing(visit.store, Wanted(cause="appeal"), SHOWN)
     people, categories = rates(found.by_reviewer), rates(found.by_category, visit.names)
@@ -104,6 +104,16 @@ def add_gold(visit: Lead) -> Response:
     example = Example(content_id(text), text, language(text), "console", **known)
     fresh = reviews.add_gold(visit.store, [example])
     return visit.go("/quality#gold", "quality_gold_added" if fresh else "quality_gold_known")
+
+
+def _quality(visit: Visit, days: int) -> Quality:
+    """All figures, counted again when something was judged or taken back since, and each day."""
+    state, now = visit.request.app.state, datetime.now(UTC)
+    stamp = (newest(visit.store), days, now.date())
+    kept: tuple[object, Quality] | None = getattr(state, "quality", None)
+    if kept is None or kept[0] != stamp:
+        state.quality = kept = (stamp, reviews.quality(compared(visit.store, now - timedelta(days=days))))
+    return kept[1]
 
 
 def compared(store: Store, since: datetime) -> list[Verdict]:

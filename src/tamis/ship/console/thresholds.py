@@ -135,10 +135,10 @@ def _sample(visit: Visit, thresholds: Thresholds) -> Sample:
     """The sample, read again when something was judged since, and each minute for what was decided."""
     state = visit.request.app.state
     stamp = (newest(visit.store), visit.service.fleet.engine.moderator.versions["model"], time.time() // 60)
-    if getattr(state, "explored", (None,))[0] != stamp:
-        state.explored = (stamp, read_sample(visit.store, visit.policy, thresholds))
-    sample: Sample = state.explored[1]
-    return sample
+    kept: tuple[Any, Sample] | None = getattr(state, "explored", None)
+    if kept is None or kept[0] != stamp:
+        state.explored = kept = (stamp, read_sample(visit.store, visit.policy, thresholds))
+    return kept[1]
 
 
 def _values(visit: Visit, tried: Tried) -> dict[str, Any]:

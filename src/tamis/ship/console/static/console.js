@@ -68,6 +68,7 @@ async function fill(part) {
     const { page } = await answer(part.dataset.src);
     if (!part.isConnected) return;
     part.replaceChildren(...page.body.childNodes);
+    coverOthers();
   } catch {
     announce(live.dataset.failed, true);
   }
@@ -79,6 +80,16 @@ function uncover(button) {
   covered.toggleAttribute("inert", !shown);
   covered.setAttribute("aria-hidden", String(!shown));
   button.setAttribute("aria-pressed", String(shown));
+  coverOthers();
+}
+
+// Texts beside the one that can be uncovered are covered as long as it is.
+function coverOthers() {
+  const hidden = document.querySelector("#text.covered") !== null;
+  for (const other of document.querySelectorAll(".case")) {
+    other.classList.toggle("covered", hidden);
+    other.setAttribute("aria-hidden", String(hidden));
+  }
 }
 
 function listKeys() {
