@@ -175,6 +175,8 @@ class GgufBackend:
             check_gguf(path)
             xllamacpp = llama_cpp("serve")
             self._server = xllamacpp.Server(_parameters(xllamacpp, path, pooling, max_tokens))
+            # A server that is dropped before its loop has begun waits for it for ever.
+            self._server.handle_embeddings({"input": [[0]], "embd_normalize": -1})
         except (WeightsError, RuntimeError, ValueError, OSError) as error:
             raise BundleError(f"llama.cpp cannot load {path}: export the bundle again") from error
 
