@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from tamis.decisions import stamp
 from tamis.reviews.queue import allowed, fits
-from tamis.reviews.tables import ALL, ITEMS, VERDICTS, Item, Verdict, Wanted, free, items_table, standing
+from tamis.reviews.tables import ALL, ITEMS, VERDICTS, Item, Verdict, Wanted, free, item_of, items_table, standing
 from tamis.store import Store
 
 LEASE = timedelta(minutes=5)
@@ -60,13 +60,13 @@ def desk(
             )
             more = update(items_table).where(ITEMS.id.in_(choose)).values(held_by=reviewer, held_until=until)
             found += connection.execute(more.returning(*ITEMS)).mappings()
-    return sorted((Item(**row) for row in found), key=lambda one: (-one.priority, one.id))
+    return sorted((item_of(row) for row in found), key=lambda one: (-one.priority, one.id))
 
 
 def held(store: Store, reviewer: str) -> list[Item]:
     """What a reviewer holds, without more and without a longer lease."""
     with store.begin() as connection:
-        return [Item(**row) for row in connection.execute(select(items_table).where(_held(reviewer))).mappings()]
+        return [item_of(row) for row in connection.execute(select(items_table).where(_held(reviewer))).mappings()]
 
 
 def take(store: Store, reviewer: str, item: str, now: datetime | None = None, lease: timedelta = LEASE) -> Item | None:
@@ -81,7 +81,7 @@ def take(store: Store, reviewer: str, item: str, now: datetime | None = None, le
     )
     with store.begin() as connection:
         row = connection.execute(query).mappings().first()
-    return Item(**row) if row else None
+    return item_of(row) if row else None
 
 
 def leave(store: Store, reviewer: str) -> None:
