@@ -22,7 +22,7 @@ from tamis.ship.console.look import look
 from tamis.ship.console.users import prefer
 from tamis.store import Store
 
-PATHS = ("/dashboard", "/quality", "/bulk?low=65", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
+PATHS = ("/dashboard", "/quality", "/bulk?low=50", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
 CRUEL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 

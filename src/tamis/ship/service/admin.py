@@ -83,7 +83,7 @@ async def list_bundles(request: Request) -> Response:
     """The bundles of the worker that answers."""
     service = service_of(request)
     with service.keyring.admit(bearer(request), "admin"):
-        return respond(_told(service))
+        return respond(await asyncio.to_thread(_told, service))
 
 
 @router.post(f"{PATH}/load", **documented(LoadRequest, BundlesResponse, ErrorResponse, REFUSALS))
@@ -132,7 +132,7 @@ async def _change(
             await change(service, lambda: work(service, asked))
         except TamisError as error:
             raise Refusal("refused", str(error)) from None
-        return respond(_told(service))
+        return respond(await asyncio.to_thread(_told, service))
 
 
 async def change(service: Service, work: Callable[[], Awaitable[object]]) -> None:
@@ -150,10 +150,13 @@ async def change(service: Service, work: Callable[[], Awaitable[object]]) -> Non
 
 
 def _told(service: Service) -> dict[str, Any]:
+    """The bundles of this worker, and what all workers have compared of the live one and its shadow."""
     slots = service.fleet.slots
-    agreement = {f"{a}/{b}": n for slot in slots if slot.place == "shadow" for (a, b), n in slot.agreement.items()}
     bundles = [{"name": s.name, "folder": s.folder, "place": s.place, "policy": s.policy} for s in slots]
-    return {"bundles": bundles, "agreement": agreement}
+    named = {slot.place: slot.name for slot in slots}
+    pair = (named["live"], named["shadow"]) if {"live", "shadow"} <= set(named) else None
+    counted = shadow_of.agreement(service.store, *pair) if pair else {}
+    return {"bundles": bundles, "agreement": {f"{live}/{other}": n for (live, other), n in counted.items()}}
 
 
 def _wanted(service: Service) -> list[list[str]]:
