@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,7 +82,9 @@ def fill(console: Consoled, policy: Policy) -> None:
 def console(
     bundles: Sequence[Path], small_policy: Policy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Consoled]:
-    with consoled(bundles[0], tmp_path_factory.mktemp("figures")) as running:
+    # A copy: new thresholds are saved beside it.
+    folder = tmp_path_factory.mktemp("figures")
+    with consoled(shutil.copytree(bundles[0], folder / "one"), folder) as running:
         fill(running, small_policy)
         yield running
 
