@@ -186,6 +186,25 @@ def test_a_shadow_counts_and_changes_no_answer(bundles: Sequence[Path], judges: 
     run(bundles[0], work)
 
 
+@pytest.mark.parametrize(("seconds", "judged"), [(0.01, True), (0.9, False)])
+def test_a_shadow_judges_beside_a_short_queue_not_a_long_one(
+    bundles: Sequence[Path], judges: dict[str, Moderator], seconds: float, judged: bool
+) -> None:
+    async def work(fleet: Fleet) -> None:
+        await fleet.load(bundles[1])
+        await fleet.shadow([*judges][1])
+        # Others wait all the time.
+        tokens = seconds * fleet.engine.tokens_per_second
+        fleet.engine.depth += tokens
+        await fleet.decide(TEXTS, SECONDS)
+        fleet.engine.depth -= tokens
+        while fleet._background:
+            await asyncio.sleep(0.01)
+        assert bool(fleet.slots[1].agreement) == judged
+
+    run(bundles[0], work)
+
+
 def test_what_cannot_be_done_is_said_and_changes_nothing(bundles: Sequence[Path], judges: dict[str, Moderator]) -> None:
     one, two = judges
 

@@ -130,6 +130,11 @@ class Engine:
         finally:
             self.depth -= tokens
 
+    @property
+    def backlog(self) -> float:
+        """Seconds of work that are queued or being computed."""
+        return self.depth / self.tokens_per_second
+
     def warm(self) -> None:
         """Compute batches of typical lengths, so that no request waits for what is done once, and take the pace."""
         most = self.moderator.encoder.max_tokens
@@ -156,7 +161,7 @@ class Engine:
         # A request that finds nothing before it may be larger than what may wait.
         limit = min(SURE * seconds, self.config.wait) if self.depth else seconds
         if (self.depth + tokens) / self.tokens_per_second > limit:
-            raise Overloaded(self.depth / self.tokens_per_second)
+            raise Overloaded(self.backlog)
 
     def _encode(self) -> None:
         """Texts to windows, all that wait at a time."""

@@ -30,6 +30,9 @@ TICK = 0.01
 """Seconds between two looks at whether all is answered."""
 
 Teachers = Callable[[Sequence[TierConfig], Policy], AbstractAsyncContextManager[Mapping[str, AsyncScorer]]]
+CALM = 0.25
+"""A shadow judges while the live bundle's queue is filled at most so far; were it only an empty one, a service that is
+never idle would compare nothing."""
 COMPARED = 10_000
 """Comparisons that are held until they are asked for; where nobody asks, the oldest go."""
 
@@ -266,9 +269,9 @@ class Fleet:
         return Cascade(moderator.policy, moderator.thresholds, self._tiers, self._limits, self._salt)
 
     def _show(self, texts: Sequence[str], first: Sequence[Decision]) -> None:
-        """Let the shadow judge these texts too, when nobody waits for the processor."""
+        """Let the shadow judge these texts too, when it has judged those before and the queue is short."""
         shadow = self._shadow
-        if shadow is None or shadow.engine.depth or self.engine.depth:
+        if shadow is None or shadow.engine.depth or self.engine.backlog > CALM * self.config.batch.wait:
             return
         task = asyncio.create_task(self._compare(shadow, texts, first))
         self._background.add(task)
