@@ -10,7 +10,7 @@ import asyncio
 import json
 import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -53,18 +53,18 @@ def request_of(path: str, body: object, headers: Mapping[str, str] | None = None
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + payload
 
 
-async def ask(streams: Streams, request: bytes) -> int:
-    """Send one request on an open connection and read its answer; returns the status."""
+async def ask(streams: Streams, request: bytes) -> tuple[int, float]:
+    """Send one request on an open connection and read its answer; returns the status, and seconds to stay away."""
     reader, writer = streams
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
     await reader.readexactly(int(fields["content-length"]))
-    return int(head.split(" ", 2)[1])
+    return int(head.split(" ", 2)[1]), float(fields.get("retry-after", 0))
 
 
 async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Seen:
-    """As many clients as given, each with one request in flight at any time."""
+    """As many clients as given, each with one request in flight; who is refused stays away as long as told."""
     seen, turn = Seen(), cycle(requests)
     began = time.perf_counter()
 
@@ -72,8 +72,9 @@ async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: fl
         streams = await asyncio.open_connection("127.0.0.1", port)
         while time.perf_counter() - began < seconds:
             started = time.perf_counter()
-            status = await ask(streams, next(turn))
+            status, away = await ask(streams, next(turn))
             seen.add(status, time.perf_counter() - started)
+            await asyncio.sleep(away)
         streams[1].close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -82,14 +83,17 @@ async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: fl
 
 
 async def opened(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Seen:
-    """So many requests a second, whatever becomes of those before; a connection is used again when it is free."""
-    seen, turn, free = Seen(), cycle(requests), []
+    """So many requests a second, whatever becomes of those before; the connection that was free longest is used again.
+
+    A server closes connections on which nothing has come for some seconds.
+    """
+    seen, turn, free = Seen(), cycle(requests), deque[Streams]()
     began, pending = time.perf_counter(), set()
 
     async def one(request: bytes, due: float) -> None:
         try:
-            streams = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
-            status = await ask(streams, request)
+            streams = free.popleft() if free else await asyncio.open_connection("127.0.0.1", port)
+            status, _ = await ask(streams, request)
             free.append(streams)
         except (OSError, asyncio.IncompleteReadError):
             status = 0

@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--model", default="multilingual-e5-small")
     parser.add_argument("--out", type=Path, default=Path("runs/serve-bench"))
     parser.add_argument("--port", type=int, default=8700, help="the first of those used")
-    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--overload", type=float, default=60, help="seconds at three times the peak")
