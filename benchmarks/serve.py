@@ -47,8 +47,13 @@ class Server:
     @property
     def megabytes(self) -> float:
         """Memory of the process and its children that no other process shares with them."""
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        return sum(one.memory_full_info().uss for one in family) / 2**20
+        return sum(one.memory_full_info().uss for one in family(self.process)) / 2**20
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """A process and all below it."""
+    own = psutil.Process(process.pid)
+    return [own, *own.children(recursive=True)]
 
 
 def texts_of(moderator: Moderator, count: int) -> list[str]:
@@ -71,7 +76,9 @@ def served(command: Sequence[str], port: int, requests: Sequence[bytes], **more:
             answered(port, requests[0])
             yield Server(port, process, requests)
         finally:
-            process.terminate()
+            # LitServe's workers would go on without it.
+            for one in family(process):
+                one.terminate()
 
 
 def answered(port: int, request: bytes, seconds: float = 180.0) -> None:
