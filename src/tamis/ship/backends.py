@@ -144,7 +144,7 @@ def kind_of(name: str, folder: Path) -> Kind:
     if not installed(name):
         needs = ", ".join(kind.needs)
         raise MissingExtraError(
-            f"{folder} is served by {name}, which needs {needs}: `pip install 'tamis[{kind.extra}]'`"
+            f"{folder} is served by {name}, which needs {needs}: run `pip install 'tamis[{kind.extra}]'`"
         )
     return kind
 
