@@ -96,7 +96,7 @@ def add_key(
         raise ConfigError(f"a key's name has 1 to {NAME_LENGTH} printable characters, got {len(name)}: change it")
     if not wanted or not all(one in get_args(Scope) or TENANT_SCOPE.fullmatch(one) for one in wanted):
         raise ConfigError(
-            f"a key's scopes are {' and '.join(get_args(Scope))}, or {FOR}NAME, got {', '.join(wanted) or 'none'}"
+            f"a key's scopes are {' and '.join(get_args(Scope))}, or moderate:NAME, got {', '.join(wanted) or 'none'}"
         )
     if len(" ".join(wanted)) > SCOPES_LENGTH:
         raise ConfigError(
