@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tamis.config import BatchConfig
 from tamis.policy import Policy
@@ -46,11 +46,13 @@ class Bases:
             MissingExtraError: the packages of its backend are not installed.
         """
         moderator = await asyncio.to_thread(load_bundle, folder, self._opened)
-        base = next((one for one in self._held if one.adapters is getattr(moderator.backend, "over", None)), None)
+        base = next(
+            (one for one in tuple(self._held) if one.adapters is getattr(moderator.backend, "over", None)), None
+        )
         if base is None:
             engine = Engine(moderator, Line(self._config))
         else:
-            engine = Engine(moderator, base.line, partial(self._leave, base, moderator.backend))
+            engine = Engine(moderator, base.line, partial(self._leave, base, cast("Seat", moderator.backend)))
         try:
             await asyncio.to_thread(engine.warm)
         except BaseException:

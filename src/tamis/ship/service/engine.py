@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -48,7 +48,7 @@ PACE, PER_BYTE = 1000.0, 0.3
 NEWEST = 0.2
 """Weight of the newest measurement in a running mean."""
 
-Compute = Callable[[Ids, Ids, Sequence[Backend]], Sequence[Array]]
+Compute = Callable[[Ids, Ids, Sequence[Any]], Iterable[Array]]
 """(batch, length) ids and mask, and the backend of each row -> logits of each row, (categories,) of its bundle."""
 
 TOO_LATE = "the answer cannot be there in time: wait longer, or send fewer texts at a time"
