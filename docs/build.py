@@ -88,6 +88,8 @@ def type_of(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{part}`" for part in parts)
+    if origin is typing.Annotated:
+        return type_of(parts[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join("null" if part is type(None) else type_of(part) for part in parts)
     if origin is tuple:

@@ -49,12 +49,13 @@ class Client:
         """
         self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout)
 
-    def decide(self, texts: Sequence[str], keys: Sequence[str | None] = ()) -> list[Verdict]:
+    def decide(self, texts: Sequence[str], keys: Sequence[str | None] = (), model: str | None = None) -> list[Verdict]:
         """Verdicts on texts, in their order.
 
         Args:
             texts: what is judged, in one request.
             keys: an idempotency key a text, or None; a text that is asked about again with it gets the first answer.
+            model: the tenant whose bundle decides; without it the one the key is for, or the service's own.
 
         Raises:
             Overloaded: the service, or the key, is at its limit; ask again in `retry_after` seconds.
@@ -63,7 +64,7 @@ class Client:
             ServiceError: it cannot be reached, or cannot answer now.
         """
         try:
-            return _verdicts(self._http.post(PATH, json=_asked(texts, keys)))
+            return _verdicts(self._http.post(PATH, json=_asked(texts, keys, model)))
         except httpx.TransportError as error:
             raise _unreachable(error) from error
 
@@ -84,10 +85,12 @@ class AsyncClient:
         """See `Client`."""
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout)
 
-    async def decide(self, texts: Sequence[str], keys: Sequence[str | None] = ()) -> list[Verdict]:
+    async def decide(
+        self, texts: Sequence[str], keys: Sequence[str | None] = (), model: str | None = None
+    ) -> list[Verdict]:
         """See `Client.decide`."""
         try:
-            return _verdicts(await self._http.post(PATH, json=_asked(texts, keys)))
+            return _verdicts(await self._http.post(PATH, json=_asked(texts, keys, model)))
         except httpx.TransportError as error:
             raise _unreachable(error) from error
 
@@ -105,11 +108,12 @@ def _headers(key: str | None) -> dict[str, str]:
     return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
-def _asked(texts: Sequence[str], keys: Sequence[str | None]) -> dict[str, Any]:
+def _asked(texts: Sequence[str], keys: Sequence[str | None], model: str | None) -> dict[str, Any]:
     if keys and len(keys) != len(texts):
         raise ConfigError(f"got {len(keys)} idempotency keys for {len(texts)} texts: give each text one, or None")
     pairs = zip(texts, keys or [None] * len(texts), strict=True)
-    return {"texts": [{"text": text, "idempotency_key": key} for text, key in pairs]}
+    told = {"texts": [{"text": text, "idempotency_key": key} for text, key in pairs]}
+    return told if model is None else told | {"model": model}
 
 
 def _verdicts(response: httpx.Response) -> list[Verdict]:

@@ -165,7 +165,9 @@ KeyStore = Annotated[str, typer.Option("--store", metavar="URL", help="Database 
 def keys_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="For people: whose it is.")],
     store: KeyStore = "tamis.sqlite",
-    scope: Annotated[list[str] | None, typer.Option(help="`moderate` (default) or `admin`; repeatable.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="`moderate` (default), `moderate:TENANT` or `admin`; repeatable.")
+    ] = None,
     per_minute: Annotated[int | None, typer.Option(help="Requests a minute; no limit without it.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests at the same time; no limit without it.")] = None,
 ) -> None:

@@ -12,6 +12,7 @@ from tamis.config.judging import CostsConfig, EvaluateConfig, GateConfig, Report
 from tamis.config.learning import LoraConfig, ObjectiveConfig, PcloraConfig, StageConfig, StudentConfig, TrainConfig
 from tamis.config.section import Section
 from tamis.config.serving import (
+    TENANT_NAME,
     BatchConfig,
     CascadeConfig,
     ConsoleConfig,
@@ -25,6 +26,7 @@ from tamis.config.teaching import BudgetConfig, FewShotConfig, TeacherConfig, Te
 from tamis.config.updating import ContinueConfig, PromotionConfig, ReplayConfig, RetainConfig, UpdateConfig
 
 __all__ = [
+    "TENANT_NAME",
     "AssistantConfig",
     "BatchConfig",
     "BudgetConfig",

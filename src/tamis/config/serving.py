@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tamis.config.section import Section
 from tamis.config.teaching import TeacherConfig
+
+TENANT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"
+"""What a tenant may be called."""
 
 
 class RemoteConfig(Section):
@@ -145,6 +148,11 @@ class ServeConfig(Section):
     cascade: CascadeConfig = CascadeConfig()
     console: ConsoleConfig = ConsoleConfig()
     tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
+    tenants: dict[Annotated[str, Field(pattern=TENANT_NAME)], str] = Field(
+        {},
+        description="Folders of bundles by the name that a request gives as `model` to be judged by one. Those for"
+        " `adapter` over one base share it and its batches. The tiers are not asked for them.",
+    )
 
     @model_validator(mode="after")
     def _different(self) -> Self:

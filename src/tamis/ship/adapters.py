@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,14 @@ BASE = "base.json"
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 BARE = "__base__"
 """What peft calls a row that no adapter changes."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The base of a bundle: its name, and the sum of its weights."""
+
+    model: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Adapters:
         before = self._moderators.get(name)
         self._moderators[name] = load_bundle(folder, seat)
         if before:
-            self._leave(before)
+            self.leave(cast("Seat", before.backend))
 
     def remove(self, name: str) -> None:
         """Take a student away; texts being judged are finished first.
@@ -120,7 +128,7 @@ class Adapters:
         """
         moderator = self[name]
         del self._moderators[name]
-        self._leave(moderator)
+        self.leave(cast("Seat", moderator.backend))
 
     def __call__(self, texts: Sequence[str], names: Sequence[str]) -> list[Decision]:
         """Judge each text by the student named for it."""
@@ -187,15 +195,27 @@ class Adapters:
         Raises:
             BundleError: it is over another base, or its weights do not fit.
         """
-        wanted = json.loads((folder / BASE).read_text(encoding="utf-8"))
-        if wanted["sha256"] != self.sum:
-            raise BundleError(f"{folder} is over {wanted['model']}, whose weights differ from those of {self.model}")
+        wanted = base_of(folder)
+        if wanted.sha256 != self.sum:
+            raise BundleError(f"{folder} is over {wanted.model}, whose weights differ from those of {self.model}")
         network = Network(self._base, len(policy.ids), pooling, policy.kind)
         network.head.load_state_dict(load_file(folder / HEAD))
         adapter = f"a{next(self._numbers)}" if (folder / WEIGHTS).is_file() else BARE
         if adapter != BARE:
             self._attach(folder, adapter)
         return Seat(self, adapter, network.eval())
+
+    def leave(self, seat: Seat) -> None:
+        """Free the weights of a seat; a batch that is computed is finished first, none after it may hold the seat."""
+        if seat.adapter == BARE:
+            return
+        with self._lock:
+            others = [name for name in self._base.peft_config if name != seat.adapter]
+            if others:
+                self._base.set_adapter(others[0])
+                self._base.delete_adapter(seat.adapter)
+            else:
+                self._base = self._base.unload()
 
     def _attach(self, folder: Path, adapter: str) -> None:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -215,19 +235,6 @@ class Adapters:
             self._base.eval().requires_grad_(requires_grad=False)
             set_peft_model_state_dict(self._base, weights, adapter_name=adapter)
 
-    def _leave(self, moderator: Moderator) -> None:
-        """Free the weights of an adapter."""
-        seat = cast("Seat", moderator.backend)
-        if seat.adapter == BARE:
-            return
-        with self._lock:
-            others = [name for name in self._base.peft_config if name != seat.adapter]
-            if others:
-                self._base.set_adapter(others[0])
-                self._base.delete_adapter(seat.adapter)
-            else:
-                self._base = self._base.unload()
-
     def _hidden(self, ids: Tensor, mask: Tensor, adapters: list[str]) -> Tensor:
         more = {"adapter_names": adapters} if isinstance(self._base, PeftModel) else {}
         states = self._base(input_ids=ids, attention_mask=mask, **positions(mask, self._first), **more)
@@ -241,6 +248,11 @@ class Adapters:
             ):
                 found[place] = logits
         return found
+
+
+def base_of(folder: Path) -> Origin:
+    """Which base a bundle for `adapter` is over."""
+    return Origin(**json.loads((folder / BASE).read_text(encoding="utf-8")))
 
 
 def sum_of(folder: Path) -> str:
@@ -278,8 +290,8 @@ def write_adapter(network: Network, model: str, folder: Path) -> None:
         save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, folder / WEIGHTS)
     elif any(weight.requires_grad for weight in base.parameters()):
         raise BundleError(f"the student changed {model} itself: export.backend=adapter wants student.mode lora or head")
-    origin = {"model": model, "sha256": sum_of(models.training_folder(model))}
-    (folder / BASE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    origin = Origin(model, sum_of(models.training_folder(model)))
+    (folder / BASE).write_text(json.dumps(asdict(origin), indent=1), encoding="utf-8")
     write_head(network, folder)
 
 
@@ -289,5 +301,4 @@ def open_adapter(folder: Path, pooling: Pooling, policy: Policy) -> Seat:
     Raises:
         BundleError: the base is not the one it was trained over.
     """
-    model = json.loads((folder / BASE).read_text(encoding="utf-8"))["model"]
-    return Adapters(model).seat(folder, pooling, policy)
+    return Adapters(base_of(folder).model).seat(folder, pooling, policy)

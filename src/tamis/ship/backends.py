@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from tamis.errors import BundleError, need
+from tamis.errors import BundleError, MissingExtraError
 from tamis.policy import Policy
 from tamis.ship.gguf import GgufBackend, holds, write_gguf
 from tamis.ship.graph import check_graph, exported, write_dynamic, write_float, write_weights
@@ -128,12 +128,25 @@ def open_backend(name: str, folder: Path, pooling: Pooling, policy: Policy, max_
         RemoteError: a server computes whose key is not set.
         MissingExtraError: its packages are not installed.
     """
+    return kind_of(name, folder).open(folder, pooling, policy, max_tokens)
+
+
+def kind_of(name: str, folder: Path) -> Kind:
+    """The backend's entry, whose packages are there.
+
+    Raises:
+        BundleError: this version has none of that name.
+        MissingExtraError: its packages are not installed.
+    """
     if name not in BACKENDS:
         raise BundleError(f"{folder} is served by {name!r}, this version has {', '.join(BACKENDS)}: export it again")
     kind = BACKENDS[name]
-    for package in kind.needs:
-        need(package, kind.extra)
-    return kind.open(folder, pooling, policy, max_tokens)
+    if not installed(name):
+        needs = ", ".join(kind.needs)
+        raise MissingExtraError(
+            f"{folder} is served by {name}, which needs {needs}: run `pip install 'tamis[{kind.extra}]'`"
+        )
+    return kind
 
 
 class TorchBackend:

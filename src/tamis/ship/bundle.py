@@ -34,7 +34,18 @@ from tamis.errors import BundleError, RemoteError
 from tamis.languages import language
 from tamis.policy import Policy, parse_policy
 from tamis.records import NO_ANSWER, Decision, Scores, content_id
-from tamis.ship.backends import BACKENDS, Backend, Name, Open, Parts, Quantize, TorchBackend, logits_of, open_backend
+from tamis.ship.backends import (
+    BACKENDS,
+    Backend,
+    Name,
+    Open,
+    Parts,
+    Quantize,
+    TorchBackend,
+    kind_of,
+    logits_of,
+    open_backend,
+)
 from tamis.windows import Array, Encoder, scores_of
 
 if TYPE_CHECKING:
@@ -241,6 +252,17 @@ def load_bundle(path: str | Path, opened: Open = open_backend) -> Moderator:
     moderator = Moderator(backend, encoder, policy, spec, version)
     moderator.trained_on = frozenset((folder / "trained_on.txt").read_text().split())
     return moderator
+
+
+def check_servable(folder: Path) -> None:
+    """See that a bundle can be loaded here, without loading it.
+
+    Raises:
+        BundleError: as `check_manifest` says.
+        MissingExtraError: the packages of its backend are not installed.
+    """
+    check_manifest(folder)
+    kind_of(json.loads((folder / "bundle.json").read_text())["backend"], folder)
 
 
 def check_manifest(folder: Path) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
 import yaml
 
 from tamis.config import StudentConfig
-from tamis.policy import Policy
+from tamis.policy import Policy, load_policy
 from tamis.ship.backends import Parts
 from tamis.ship.bundle import BundleSpec, write_bundle
 from tamis.ship.service.keys import add_key
@@ -43,19 +44,27 @@ class Running:
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=30)
 
 
-def _write(folder: Path, base: Path, policy: Policy, seed: int) -> Path:
+def _write(
+    folder: Path,
+    base: Path,
+    policy: Policy,
+    seed: int,
+    backend: Literal["onnx", "adapter"] = "onnx",
+    **settings: object,
+) -> Path:
     import torch
 
     from tamis.learn.student import build_student, merged
 
-    student = build_student(StudentConfig(model=str(base), max_tokens=24, pretrained_dtype="float32"), policy)
+    named = {"model": str(base), "max_tokens": 24, "pretrained_dtype": "float32"} | settings
+    student = build_student(StudentConfig.model_validate(named), policy)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, weight in student.network.named_parameters():
             if "lora_B" in name or name == "head.weight":
                 weight.normal_(std=0.5)
-    spec = BundleSpec.of(student.network.pooling, student.encoder, policy, backend="onnx")
-    parts = Parts(lambda whole: merged(student, whole=whole).network)
+    spec = BundleSpec.of(student.network.pooling, student.encoder, policy, backend=backend)
+    parts = Parts(lambda whole: merged(student, whole=whole).network, student.network, str(base))
     return write_bundle(parts, student.encoder, policy, spec, [], folder)
 
 
@@ -64,6 +73,21 @@ def bundles(tiny_bert: Path, small_policy: Policy, tmp_path_factory: pytest.Temp
     """Two bundles of one policy, served by ONNX Runtime."""
     folder = tmp_path_factory.mktemp("served")
     return _write(folder / "one", tiny_bert, small_policy, 1), _write(folder / "two", tiny_bert, small_policy, 2)
+
+
+@pytest.fixture(scope="session")
+def over_one_base(tiny_bert: Path, small_policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles over one base: two with adapters, one with another policy and window, and one that is a head alone."""
+    folder = tmp_path_factory.mktemp("adapters")
+    made = {
+        "forum": (small_policy, {"lora": {"rank": 2}}),
+        "chat": (load_policy("default"), {"lora": {"rank": 8}, "max_tokens": 40}),
+        "bare": (small_policy, {"mode": "head"}),
+    }
+    return {
+        name: _write(folder / name, tiny_bert, policy, seed, "adapter", **settings)
+        for seed, (name, (policy, settings)) in enumerate(made.items(), 3)
+    }
 
 
 @contextmanager

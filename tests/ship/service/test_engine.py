@@ -19,7 +19,7 @@ from tamis.errors import Closing, Overloaded, TooLate
 from tamis.records import NO_ANSWER, Scores
 from tamis.ship.backends import Backend
 from tamis.ship.bundle import Moderator, load_bundle
-from tamis.ship.service.engine import AHEAD, Engine
+from tamis.ship.service.engine import AHEAD, Engine, Line
 from tamis.windows import Array, Ids
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "", "日入上千私我" * 60, "a\0b\ud800", "nice garden " * 9]
@@ -65,8 +65,8 @@ def run(moderator: Moderator, work: Callable[[Engine], Awaitable[None]], **chang
     """Do some work with an engine, which afterwards holds nothing back."""
 
     async def all_of_it() -> None:
-        engine = Engine(moderator, BatchConfig.model_validate(changes))
-        engine.tokens_per_second = 1e6
+        engine = Engine(moderator, Line(BatchConfig.model_validate(changes)))
+        engine.line.tokens_per_second = 1e6
         try:
             await work(engine)
         finally:
@@ -114,7 +114,7 @@ def test_texts_of_many_requests_are_one_batch(real: Moderator) -> None:
         first = asyncio.create_task(engine.score(["first"], soon()))
         await asyncio.to_thread(backend.entered.wait)
         rest = [asyncio.create_task(engine.score([text], soon())) for text in ["今天天气很好"] * 20]
-        while engine._encoded.qsize() < len(rest):
+        while engine.line._encoded.qsize() < len(rest):
             await asyncio.sleep(0.005)
         backend.gate.set()
         await asyncio.gather(first, *rest)
@@ -148,7 +148,7 @@ def test_a_long_text_does_not_hold_up_the_others(real: Moderator) -> None:
         await asyncio.to_thread(backend.entered.wait)
         long = asyncio.create_task(engine.score([LONG], soon()))
         short = asyncio.create_task(engine.score(["nice"], soon()))
-        while engine._encoded.qsize() < 2:
+        while engine.line._encoded.qsize() < 2:
             await asyncio.sleep(0.005)
         backend.gate.set()
         await short
@@ -165,7 +165,7 @@ def test_too_much_is_refused_at_once_and_what_is_taken_is_answered(real: Moderat
     moderator, backend = watched(real)
 
     async def work(engine: Engine) -> None:
-        engine.tokens_per_second, backend.seconds = 1000.0, 1e-3
+        engine.line.tokens_per_second, backend.seconds = 1000.0, 1e-3
         taken, refused = [], []
         for _ in range(200):
             task = asyncio.ensure_future(engine.score(["今天天气很好"], soon()))
@@ -189,7 +189,7 @@ def test_what_could_only_just_be_in_time_is_refused(real: Moderator) -> None:
     moderator, backend = watched(real)
 
     async def work(engine: Engine) -> None:
-        engine.tokens_per_second = 10.0
+        engine.line.tokens_per_second = 10.0
         backend.gate.clear()
         before = asyncio.create_task(engine.score(["今天天气很好"] * 40, soon(1000)))
         await asyncio.sleep(0)
@@ -210,7 +210,7 @@ def test_a_large_request_is_taken_alone_if_there_is_time(real: Moderator) -> Non
     moderator, _ = watched(real)
 
     async def work(engine: Engine) -> None:
-        engine.tokens_per_second = 10_000.0
+        engine.line.tokens_per_second = 10_000.0
         texts = ["今天天气很好"] * 100
         taken = asyncio.create_task(engine.score(texts, soon()))
         await asyncio.sleep(0)
@@ -301,6 +301,6 @@ def test_it_is_warm_and_knows_its_pace(real: Moderator) -> None:
         await asyncio.to_thread(engine.warm)
         assert {batch.shape for batch in backend.batches} == {(32, 16), (21, 24)}
         # At most one token in ten microseconds.
-        assert 1e3 < engine.tokens_per_second <= 1e5
+        assert 1e3 < engine.line.tokens_per_second <= 1e5
 
     run(moderator, work)

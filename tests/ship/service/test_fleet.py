@@ -194,10 +194,10 @@ def test_a_shadow_judges_beside_a_short_queue_not_a_long_one(
         await fleet.load(bundles[1])
         await fleet.shadow([*judges][1])
         # Others wait all the time.
-        tokens = seconds * fleet.engine.tokens_per_second
-        fleet.engine.depth += tokens
+        tokens = seconds * fleet.engine.line.tokens_per_second
+        fleet.engine.line.depth += tokens
         await fleet.decide(TEXTS, SECONDS)
-        fleet.engine.depth -= tokens
+        fleet.engine.line.depth -= tokens
         while fleet._background:
             await asyncio.sleep(0.01)
         assert bool(fleet.slots[1].agreement) == judged

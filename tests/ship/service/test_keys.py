@@ -56,6 +56,23 @@ def test_scopes_and_strangers(url: str) -> None:
                 assert caller.name == "operator"
 
 
+def test_a_key_for_some_tenants(url: str) -> None:
+    with Store.open(url) as store:
+        key = add_key(store, "forum", ["moderate:forum", "moderate:chat"])
+        every = add_key(store, "all", ["moderate:forum", "moderate"])
+        keys, _ = ring(store)
+        with keys.admit(key, "moderate") as caller:
+            assert caller.tenants == ("forum", "chat")
+        with keys.admit(every, "moderate") as caller:
+            assert caller.tenants == ()
+        assert refused(keys, key, "admin").reason == "scope"
+        for scope in ("moderate:", "moderate:a b", "admin:forum"):
+            with pytest.raises(ConfigError, match=r"scopes are moderate and admin, or moderate:NAME, got"):
+                add_key(store, "x", [scope])
+        with pytest.raises(ConfigError, match="scopes have 64 characters together, got 89: make several keys"):
+            add_key(store, "x", ["moderate:" + "a" * 35, "moderate:" + "b" * 35])
+
+
 def test_a_revoked_key_is_worth_nothing(url: str) -> None:
     with Store.open(url) as store:
         first, second, other = add_key(store, "shop"), add_key(store, "shop"), add_key(store, "blog")
@@ -127,7 +144,7 @@ def test_open_to_all_is_not_open_to_admins(url: str) -> None:
 BAD = {
     "name": (("",), "1 to 64 printable characters"),
     "unprintable": (("a\nb",), "1 to 64 printable characters"),
-    "scope": (("shop", ["root"]), "scopes are moderate and admin, got root"),
+    "scope": (("shop", ["root"]), "scopes are moderate and admin, or moderate:NAME, got root"),
     "no scope": (("shop", []), "got none"),
     "limit": (("shop", ["moderate"], 0), "whole numbers from 1 up"),
 }

@@ -53,7 +53,8 @@ def model_of(running: Running) -> str:
 class Load:
     """Requests from several threads until told to stop; what became of each."""
 
-    def __init__(self, running: Running, threads: int = 6) -> None:
+    def __init__(self, running: Running, threads: int = 6, **more: str) -> None:
+        self.body = {"texts": TEXTS} | more
         self.statuses: list[int] = []
         self.refused: list[str] = []
         self.broken: list[str] = []
@@ -76,7 +77,7 @@ class Load:
         with self._running.client as client:
             while not self.ends.is_set():
                 try:
-                    response = client.post("/v1/decisions", json={"texts": TEXTS})
+                    response = client.post("/v1/decisions", json=self.body)
                 except httpx.ConnectError as error:
                     # The port is closed: nothing was taken.
                     self.refused.append(type(error).__name__)

@@ -123,16 +123,29 @@ async def rollback(request: Request) -> Response:
 async def _change(
     request: Request, model: type[BaseModel] | None, work: Callable[[Service, Any], Awaitable[object]]
 ) -> Response:
-    """Do what an admin call asks for."""
+    async def done(service: Service, asked: Any) -> dict[str, Any]:
+        await change(service, lambda: work(service, asked))
+        return await asyncio.to_thread(_told, service)
+
+    return await administered(request, model, done)
+
+
+async def administered(
+    request: Request, model: type[BaseModel] | None, work: Callable[[Service, Any], Awaitable[dict[str, Any]]]
+) -> Response:
+    """Do what an admin call asks for, and answer with what `work` returns.
+
+    Raises:
+        Refusal: a key, a body or a change that is refused.
+    """
     service = service_of(request)
     with service.keyring.admit(bearer(request), "admin"):
         limits = service.config.limits
         asked = parse(model, await read_body(request, limits), limits) if model else None
         try:
-            await change(service, lambda: work(service, asked))
+            return respond(await work(service, asked))
         except TamisError as error:
             raise Refusal("refused", str(error)) from None
-        return respond(await asyncio.to_thread(_told, service))
 
 
 async def change(service: Service, work: Callable[[], Awaitable[object]]) -> None:
@@ -185,6 +198,7 @@ async def look(service: Service) -> None:
         service.keyring.know(await asyncio.to_thread(list_keys, service.store))
         async with service.changing:
             await _catch_up(service)
+            await service.tenants.catch_up(service.store)
     except TamisError as error:
         log.warning("%s", error)
 
@@ -220,10 +234,13 @@ async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:
 def measure(service: Service) -> None:
     """Set the gauges of this worker."""
     fleet = service.fleet
-    metrics.QUEUE.set(fleet.engine.depth)
-    metrics.SPEED.set(fleet.engine.tokens_per_second)
+    tenants = service.tenants.fleets
+    lines = {one.engine.line for one in (fleet, *tenants.values())}
+    metrics.QUEUE.set(sum(line.depth for line in lines))
+    metrics.SPEED.set(sum(line.tokens_per_second for line in lines))
     metrics.READY.set(service.ready)
     held: set[tuple[str, str]] = {(slot.name, slot.place) for slot in fleet.slots}
+    held |= {(one.slots[0].name, f"tenant {name}") for name, one in tenants.items()}
     # What is held no more must be said, or the last number stays.
     for name, place in service.shown | held:
         metrics.BUNDLES.labels(name, place).set((name, place) in held)

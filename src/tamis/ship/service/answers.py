@@ -24,7 +24,11 @@ from tamis.ship.service.fleet import Fleet
 from tamis.ship.service.keys import Key, Keyring
 from tamis.ship.service.limits import check_texts
 from tamis.ship.service.refusal import Refusal
+from tamis.ship.service.tenants import TENANT, Tenants
 from tamis.store import Store
+
+OPENAIS = ("omni-moderation-", "text-moderation-")
+"""How OpenAI calls its own models, which clients may name without knowing whom they ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Service:
 
     note: str
     fleet: Fleet
+    tenants: Tenants
     store: Store
     log: DecisionLog | None
     config: ServeConfig
@@ -65,12 +70,35 @@ class Service:
         news, self.draining = not self.draining, True
         return news
 
+    def judge(self, caller: Key, model: str | None = None) -> Fleet:
+        """Who decides: the tenant a request names, the first one its key is for, or the service's own bundle.
+
+        Raises:
+            Refusal: there is no such tenant, or the key is not for it.
+        """
+        known = [name for name in caller.tenants or self.tenants.fleets if name in self.tenants.fleets]
+        if model not in known and (model is None or model.startswith(OPENAIS)):
+            if not caller.tenants:
+                return self.fleet
+            model = caller.tenants[0]
+        if model in known:
+            return self.tenants.fleets[model]
+        said = "take one of " + ", ".join(sorted(known)) if known else "there is none now"
+        raise Refusal("model", f"model names no tenant that this key may ask: {said}", "model")
+
     async def answer(
-        self, texts: Sequence[str], where: str, caller: Key, keys: Sequence[str | None] = (), keep: bool = True
+        self,
+        judge: Fleet,
+        texts: Sequence[str],
+        where: str,
+        caller: Key,
+        keys: Sequence[str | None] = (),
+        keep: bool = True,
     ) -> list[Answer]:
         """Judge texts and log what was decided, which is committed when this returns.
 
         Args:
+            judge: who decides.
             texts: what is judged.
             where: the field they stand in.
             caller: whose idempotency keys they are.
@@ -84,20 +112,22 @@ class Service:
         named = list(keys) or [None] * len(texts)
         if self.log is None and any(named):
             raise Refusal("fields", "an idempotency key needs the decision log, which is off", where)
-        decisions = await self._decide(texts)
+        decisions = await self._decide(judge, texts)
         count(decisions)
         if self.log is None:
             return [Answer(uuid.uuid4().hex, decision) for decision in decisions]
-        # A key is the caller's own: another one's with the same name is another key.
-        full = [f"{caller.id}:{key}" if key else None for key in named]
+        # A key is the caller's own, and of one tenant: another one's with the same name is another key.
+        tenant = decisions[0].versions.get(TENANT)
+        owner = f"{caller.id} {tenant}" if tenant else caller.id
+        full = [f"{owner}:{key}" if key else None for key in named]
         kept = texts if keep else [""] * len(texts)
         with metrics.LOG_SECONDS.time():
             logged = await _committed(self.log, decisions, kept, full)
         return await self._told(decisions, logged)
 
-    async def _decide(self, texts: Sequence[str]) -> list[Decision]:
+    async def _decide(self, judge: Fleet, texts: Sequence[str]) -> list[Decision]:
         try:
-            return await self.fleet.decide(texts, self.config.timeout)
+            return await judge.decide(texts, self.config.timeout)
         except Overloaded as error:
             raise Refusal(
                 "overload", "the service is at its limit: try again later", retry_after=math.ceil(error.retry_after)
@@ -162,6 +192,8 @@ def count(decisions: Sequence[Decision]) -> None:
     """Count what was decided."""
     for decision in decisions:
         metrics.DECISIONS.labels(decision.action, decision.category).inc()
+        if TENANT in decision.versions:
+            metrics.TENANTS.labels(decision.versions[TENANT], decision.action).inc()
         for tier in decision.tiers:
             metrics.TIERS.labels(tier).inc()
 

@@ -26,13 +26,15 @@ from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog
 from tamis.ship.console.app import create_console, keep_filled
 from tamis.ship.console.page import ROOT
-from tamis.ship.service import admin, metrics, native, openai, perspective
+from tamis.ship.service import admin, metrics, native, openai, perspective, tenancy
 from tamis.ship.service.answers import Service, respond, service_of
+from tamis.ship.service.bases import Bases
 from tamis.ship.service.drain import drain_on_sigterm
 from tamis.ship.service.fleet import Fleet, Teachers
 from tamis.ship.service.keys import Keyring
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import install
+from tamis.ship.service.tenants import Tenants
 from tamis.store import Store
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="tamis", version=tamis.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    for module in (openai, native, perspective, admin):
+    for module in (openai, native, perspective, admin, tenancy):
         app.include_router(module.router)
     for path, answer in PROBES.items():
         app.add_api_route(path, answer, response_class=Response, operation_id=path.strip("/"))
@@ -83,9 +85,12 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     with Store.open(config.store) as store:
         log_of = DecisionLog(store, config.keep_days) if config.log == "durable" else nullcontext()
         with log_of as decision_log:
-            fleet = await Fleet.start(settings.bundle, config, settings.teachers, audit_salt(store))
+            salt, bases = audit_salt(store), Bases(config.batch)
+            fleet = await Fleet.start(settings.bundle, config, settings.teachers, salt, bases)
+            tenants = Tenants(settings.bundle, config, bases, salt)
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
-            service = Service(f"bundles of {settings.bundle}"[-300:], fleet, store, decision_log, config, keyring)
+            note = f"bundles of {settings.bundle}"[-300:]
+            service = Service(note, fleet, tenants, store, decision_log, config, keyring)
             await admin.look(service)
             watchers = [asyncio.create_task(work(service)) for work in (admin.watch, keep_filled)]
             drain_on_sigterm(service.begin_drain, config.drain, settings.listening)
@@ -94,6 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             finally:
                 for watcher in watchers:
                     watcher.cancel()
+                await tenants.drain()
                 await fleet.drain()
                 metrics.READY.set(0)
     if metrics.FOLDER in os.environ:
@@ -196,4 +202,6 @@ REQUESTS = (
     perspective.AnalyzeRequest,
     admin.LoadRequest,
     admin.NameRequest,
+    tenancy.AddRequest,
+    tenancy.RemoveRequest,
 )

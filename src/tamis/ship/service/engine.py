@@ -3,7 +3,8 @@
     score() on the loop -> encoding thread -> computing thread -> score() on the loop
 
 Texts are tokenised while the batch before them is computed. What goes into a batch is chosen when the backend is free,
-not before: by then more has come in, and who gave up is known.
+not before: by then more has come in, and who gave up is known. The threads and the queue are a `Line`; bundles over a
+shared base have one line together, so that their texts share batches.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TypeVar
+from threading import Lock, Thread
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tamis.config import BatchConfig
 from tamis.errors import Closing, Overloaded, TooLate
 from tamis.records import NO_ANSWER, Scores
+from tamis.ship.backends import Backend
 from tamis.ship.bundle import Moderator
-from tamis.windows import Array, by_length, padded
+from tamis.windows import Array, Ids, by_length, padded
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,9 @@ PACE, PER_BYTE = 1000.0, 0.3
 NEWEST = 0.2
 """Weight of the newest measurement in a running mean."""
 
+Compute = Callable[[Ids, Ids, Sequence[Any]], Iterable[Array]]
+"""(batch, length) ids and mask, and the backend of each row -> logits of each row, (categories,) of its bundle."""
+
 TOO_LATE = "the answer cannot be there in time: wait longer, or send fewer texts at a time"
 
 
@@ -53,6 +58,7 @@ TOO_LATE = "the answer cannot be there in time: wait longer, or send fewer texts
 class _Job:
     """One request: its windows, and the logits of those that are computed."""
 
+    moderator: Moderator
     texts: Sequence[str]
     size: int
     until: float
@@ -77,28 +83,27 @@ class _Job:
         return list(range(first, self.taken))
 
 
+def _alone(ids: Ids, mask: Ids, backends: Sequence[Backend]) -> Array:
+    return backends[0].logits(ids, mask)
+
+
 class Engine:
     """Scores texts with one loaded bundle, for one event loop."""
 
-    def __init__(self, moderator: Moderator, config: BatchConfig) -> None:
-        """Start the threads; `warm` is to be called before the first request.
+    def __init__(self, moderator: Moderator, line: Line, leave: Callable[[], None] | None = None) -> None:
+        """Nothing is computed yet; `warm` is to be called before the first request.
 
         Args:
             moderator: the loaded bundle.
-            config: tokens of a batch, and how much may wait.
+            line: what computes; the engine's own without `leave`.
+            leave: called once by `close`, in a thread, when all is answered; without it the line ends.
         """
-        self.moderator, self.config = moderator, config
+        self.moderator, self.line = moderator, line
         self.depth = 0.0
-        """Tokens, as estimated from bytes, that are queued or being computed."""
-        self.tokens_per_second = PACE
-        self._per_byte = PER_BYTE
+        """Tokens, as estimated from bytes, of this bundle that are queued or being computed."""
+        self._leave = leave or line.end
+        self._jobs: set[asyncio.Future[list[Scores]]] = set()
         self._closing = False
-        self._loop = asyncio.get_running_loop()
-        self._arrived: SimpleQueue[_Job | None] = SimpleQueue()
-        self._encoded: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads = [Thread(target=work, name=work.__name__, daemon=True) for work in (self._encode, self._compute)]
-        for thread in self._threads:
-            thread.start()
 
     async def score(self, texts: Sequence[str], until: float) -> list[Scores]:
         """Calibrated scores of texts, in their order, as `Moderator.score` gives them.
@@ -116,69 +121,122 @@ class Engine:
         """
         if not texts:
             return []
+        if self._closing:
+            raise Closing("this bundle is no longer served: send the request again")
+        loop = asyncio.get_running_loop()
         size = sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
-        tokens = size * self._per_byte
-        self._admit(tokens, until - self._loop.time())
-        job = _Job(texts, size, until, self._loop.create_future())
+        tokens = self.line.admit(size, until - loop.time())
+        job = _Job(self.moderator, texts, size, until, loop.create_future())
+        self._jobs.add(job.done)
         self.depth += tokens
+        self.line.depth += tokens
         try:
             async with asyncio.timeout_at(until):
-                self._arrived.put(job)
+                self.line.put(job)
                 return await job.done
         except TimeoutError:
             raise TooLate(TOO_LATE) from None
         finally:
+            self._jobs.discard(job.done)
             self.depth -= tokens
+            self.line.depth -= tokens
 
     @property
     def backlog(self) -> float:
-        """Seconds of work that are queued or being computed."""
-        return self.depth / self.tokens_per_second
+        """Seconds of work that are queued or being computed, that of others on the same line too."""
+        return self.line.depth / self.line.tokens_per_second
 
     def warm(self) -> None:
         """Compute batches of typical lengths, so that no request waits for what is done once, and take the pace."""
-        most = self.moderator.encoder.max_tokens
-        ids = [np.ones((max(1, self.config.tokens // n), n), np.int64) for n in sorted({min(n, most) for n in LENGTHS})]
+        most, tokens = self.moderator.encoder.max_tokens, self.line.config.tokens
+        ids = [np.ones((max(1, tokens // n), n), np.int64) for n in sorted({min(n, most) for n in LENGTHS})]
         for _ in range(2):
             began = time.monotonic()
             for batch in ids:
                 self.moderator.backend.logits(batch, np.ones_like(batch))
-        self.tokens_per_second = sum(batch.size for batch in ids) / (time.monotonic() - began)
+        self.line.start_at(sum(batch.size for batch in ids) / (time.monotonic() - began))
 
     async def close(self) -> None:
         """Answer all that was accepted, then end."""
         if not self._closing:
             self._closing = True
-            self._arrived.put(None)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+            await asyncio.to_thread(self._leave)
 
-    def _admit(self, tokens: float, seconds: float) -> None:
-        if self._closing:
-            raise Closing("this bundle is no longer served: send the request again")
+
+class Line:
+    """A queue and the two threads behind it, which tokenise and compute for the bundles that share it."""
+
+    def __init__(self, config: BatchConfig, compute: Compute = _alone) -> None:
+        """Start the threads.
+
+        Args:
+            config: tokens of a batch, and how much may wait.
+            compute: logits of a batch; without it all rows are of one backend.
+        """
+        self.config, self._logits = config, compute
+        self.depth = 0.0
+        """Tokens, as estimated from bytes, that are queued or being computed."""
+        self.tokens_per_second = PACE
+        self._paced = False
+        self._per_byte = PER_BYTE
+        self._arrived: SimpleQueue[_Job | None] = SimpleQueue()
+        self._encoded: SimpleQueue[_Job | None] = SimpleQueue()
+        self._batch = Lock()
+        self._threads = [Thread(target=work, name=work.__name__, daemon=True) for work in (self._encode, self._compute)]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, job: _Job) -> None:
+        """Let a request wait for its turn."""
+        self._arrived.put(job)
+
+    def start_at(self, pace: float) -> None:
+        """Tokens a second as one bundle measured them alone; what later ones measure beside others is none."""
+        if not self._paced:
+            self.tokens_per_second, self._paced = pace, True
+
+    def between(self, work: Callable[[], None]) -> None:
+        """Do something while no batch is computed; no batch after it holds what nobody waits for any more."""
+        with self._batch:
+            work()
+
+    def end(self) -> None:
+        """Compute what is there, then end the threads."""
+        self._arrived.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def admit(self, size: int, seconds: float) -> float:
+        """Tokens that so many bytes of text are likely to be, if they can be computed in time.
+
+        Raises:
+            Overloaded: more waits than may, or than leaves time for these.
+            TooLate: there is not the time to compute these alone.
+        """
+        tokens = size * self._per_byte
         if tokens / self.tokens_per_second > seconds:
             raise TooLate(TOO_LATE)
         # A request that finds nothing before it may be larger than what may wait.
         limit = min(SURE * seconds, self.config.wait) if self.depth else seconds
         if (self.depth + tokens) / self.tokens_per_second > limit:
-            raise Overloaded(self.backlog)
+            raise Overloaded(self.depth / self.tokens_per_second)
+        return tokens
 
     def _encode(self) -> None:
         """Texts to windows, all that wait at a time."""
         ends = False
         while not ends:
             arrived, ends = drained(self._arrived, wait=True)
-            jobs = [job for job in arrived if not job.over]
-            try:
-                self._encode_jobs(jobs)
-            except BaseException as error:  # a panic of the tokenizer is no Exception, and must not end the thread
-                self._fail(jobs, error)
+            for moderator, jobs in _by_moderator(job for job in arrived if not job.over):
+                try:
+                    self._encode_jobs(moderator, jobs)
+                except BaseException as error:  # a panic of the tokenizer is no Exception, and must not end the thread
+                    self._fail(jobs, error)
         self._encoded.put(None)
 
-    def _encode_jobs(self, jobs: Sequence[_Job]) -> None:
-        if not jobs:
-            return
-        windows = self.moderator.encoder.encode([text for job in jobs for text in job.texts])
+    def _encode_jobs(self, moderator: Moderator, jobs: Sequence[_Job]) -> None:
+        windows = moderator.encoder.encode([text for job in jobs for text in job.texts])
         texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
         ends = np.searchsorted(windows.owner, texts).tolist()
         for job, text, first, last in zip(jobs, texts, ends, ends[1:], strict=False):
@@ -223,26 +281,36 @@ class Engine:
 
     def _compute_batch(self, rows: Sequence[tuple[_Job, int]]) -> int:
         """Compute the windows somebody waits for; returns their tokens."""
-        rows = [row for row in rows if not row[0].over]
-        if not rows:
-            return 0
-        try:
-            logits = self.moderator.backend.logits(*padded([job.rows[i] for job, i in rows]))
-            for (job, i), found in zip(rows, logits, strict=True):
-                job.logits[i] = found
-            self._finish([job for job in dict.fromkeys(job for job, _ in rows) if len(job.logits) == len(job.rows)])
-        except BaseException as error:
-            self._fail({job for job, _ in rows}, error)
+        with self._batch:
+            rows = [row for row in rows if not row[0].over]
+            if rows:
+                self._compute_rows(rows)
         return sum(len(job.rows[i]) for job, i in rows)
 
-    def _finish(self, jobs: Sequence[_Job]) -> None:
-        """Scores of the requests whose windows are all computed."""
-        if not jobs:
-            return
+    def _compute_rows(self, rows: Sequence[tuple[_Job, int]]) -> None:
+        jobs = dict.fromkeys(job for job, _ in rows)
+        try:
+            backends = [job.moderator.backend for job, _ in rows]
+            logits = self._logits(*padded([job.rows[i] for job, i in rows]), backends)
+            for (job, i), found in zip(rows, logits, strict=True):
+                job.logits[i] = found
+            for moderator, own in _by_moderator(job for job in jobs if len(job.logits) == len(job.rows)):
+                self._finish(moderator, own)
+        except BaseException as error:
+            groups = [own for _, own in _by_moderator(jobs)]
+            if len(groups) == 1:
+                self._fail(jobs, error)
+                return
+            # One bundle that cannot be computed must not take the others' texts with it.
+            for own in groups:
+                self._compute_rows([row for row in rows if row[0] in own])
+
+    def _finish(self, moderator: Moderator, jobs: Sequence[_Job]) -> None:
+        """Scores of one bundle's requests whose windows are all computed."""
         logits = np.stack([job.logits[i] for job in jobs for i in range(len(job.rows))])
         texts = list(accumulate((len(job.texts) for job in jobs), initial=0))
         owner = [first + index for first, job in zip(texts, jobs, strict=False) for index in job.owner]
-        scores = self.moderator.scores(logits, owner, [place for job in jobs for place in job.places])
+        scores = moderator.scores(logits, owner, [place for job in jobs for place in job.places])
         self._answer([(job, scores[first : first + len(job.texts)]) for first, job in zip(texts, jobs, strict=False)])
 
     def _fail(self, jobs: Iterable[_Job], error: BaseException) -> None:
@@ -251,7 +319,14 @@ class Engine:
         self._answer([(job, [NO_ANSWER] * len(job.texts)) for job in jobs])
 
     def _answer(self, answers: Sequence[tuple[_Job, list[Scores]]]) -> None:
-        self._loop.call_soon_threadsafe(_set, answers)
+        answers[0][0].done.get_loop().call_soon_threadsafe(_set, answers)
+
+
+def _by_moderator(jobs: Iterable[_Job]) -> Iterator[tuple[Moderator, list[_Job]]]:
+    grouped: dict[Moderator, list[_Job]] = {}
+    for job in jobs:
+        grouped.setdefault(job.moderator, []).append(job)
+    yield from grouped.items()
 
 
 def _set(answers: Sequence[tuple[_Job, list[Scores]]]) -> None:

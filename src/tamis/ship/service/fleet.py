@@ -20,8 +20,8 @@ from tamis.config import ServeConfig, TierConfig
 from tamis.errors import BundleError, Closing, ConfigError, ServiceError
 from tamis.policy import Policy
 from tamis.records import Action, Decision, Scores
-from tamis.ship.bundle import load_bundle
 from tamis.ship.cascade import AsyncScorer, Cascade, Tier
+from tamis.ship.service.bases import Bases
 from tamis.ship.service.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,15 @@ class Fleet:
     """Decides with the live bundle; see `start`."""
 
     def __init__(
-        self, config: ServeConfig, policy: Policy, tiers: Sequence[Tier], opened: AsyncExitStack, salt: bytes
+        self,
+        config: ServeConfig,
+        policy: Policy,
+        tiers: Sequence[Tier],
+        opened: AsyncExitStack,
+        salt: bytes,
+        bases: Bases,
     ) -> None:
-        self.config = config
+        self.config, self._bases = config, bases
         self._tiers, self._tiers_policy, self._opened = tiers, policy, opened
         # Without anybody to ask, unsure is no reason to leave what the thresholds say.
         limits = config.cascade if tiers else config.cascade.model_copy(update={"band": 0.0})
@@ -87,7 +93,9 @@ class Fleet:
         self._closing = False
 
     @classmethod
-    async def start(cls, folder: str | Path, config: ServeConfig, teachers: Teachers, salt: bytes) -> Fleet:
+    async def start(
+        cls, folder: str | Path, config: ServeConfig, teachers: Teachers, salt: bytes, bases: Bases | None = None
+    ) -> Fleet:
         """Load the first bundle and the tiers behind it.
 
         Args:
@@ -95,23 +103,25 @@ class Fleet:
             config: batches, cascade and tiers.
             teachers: gives a scorer for each tier that is a teacher, by its name, until the fleet is drained.
             salt: chooses what is audited; the workers of one service share it.
+            bases: what other fleets of the process share with this one.
 
         Raises:
             BundleError: a bundle that must not be served, or a tier for another policy.
             TamisError: what `teachers` says of theirs.
         """
-        engine = await _open(Path(folder), config)
+        bases = bases or Bases(config.batch)
+        engine = await bases.open(Path(folder))
         policy = engine.moderator.policy
         async with AsyncExitStack() as opened:
             opened.push_async_callback(engine.close)
             asked = await opened.enter_async_context(teachers(config.tiers, policy))
             tiers = [
-                await _bundle_tier(tier.bundle, policy, config, opened)
+                await _bundle_tier(tier.bundle, policy, bases, opened)
                 if tier.bundle is not None
                 else Tier(f"teacher {tier.name}", asked[tier.name])
                 for tier in config.tiers
             ]
-            fleet = cls(config, policy, tiers, opened.pop_all(), salt)
+            fleet = cls(config, policy, tiers, opened.pop_all(), salt, bases)
         fleet._live = fleet._add(engine, Path(folder))
         return fleet
 
@@ -155,7 +165,7 @@ class Fleet:
             BundleError: a bundle that must not be served, or for another policy than the tiers; the live one goes on.
         """
         async with self._changing:
-            engine = await _open(Path(folder), self.config)
+            engine = await self._bases.open(Path(folder))
             known = self._members.get(_version(engine))
             wrong = self._tiers and engine.moderator.policy.label_space != self._tiers_policy.label_space
             if wrong or known:
@@ -310,24 +320,13 @@ class Fleet:
         return Slot(member.name, str(member.folder), place, policy, dict(member.agreement))
 
 
-async def _open(folder: Path, config: ServeConfig) -> Engine:
-    """A bundle that is checked, loaded and warm."""
-    engine = Engine(await asyncio.to_thread(load_bundle, folder), config.batch)
-    try:
-        await asyncio.to_thread(engine.warm)
-    except BaseException:
-        await engine.close()
-        raise
-    return engine
-
-
 def _version(engine: Engine) -> str:
     return engine.moderator.versions["model"]
 
 
-async def _bundle_tier(folder: str, policy: Policy, config: ServeConfig, opened: AsyncExitStack) -> Tier:
+async def _bundle_tier(folder: str, policy: Policy, bases: Bases, opened: AsyncExitStack) -> Tier:
     """A larger student as a tier; the cascade keeps the time."""
-    engine = await _open(Path(folder), config)
+    engine = await bases.open(Path(folder))
     opened.push_async_callback(engine.close)
     if engine.moderator.policy.label_space != policy.label_space:
         raise _another_policy(folder, engine.moderator.policy, policy)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +18,17 @@ from typing import Literal, get_args
 
 from sqlalchemy import Column, Integer, String, Table, insert, select, update
 
+from tamis.config import TENANT_NAME
 from tamis.errors import ConfigError
 from tamis.ship.guards import MINUTE, Bucket
 from tamis.ship.service.refusal import Refusal
 from tamis.store import Store, metadata
 
 Scope = Literal["moderate", "admin"]
+FOR = "moderate:"
+"""Before the name of the one tenant that such a scope allows."""
 PREFIX = "tamis_"
-NAME_LENGTH = 64
+NAME_LENGTH = SCOPES_LENGTH = 64
 
 keys_table = Table(
     "keys",
@@ -32,7 +36,7 @@ keys_table = Table(
     Column("id", String(16), primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
     Column("name", String(NAME_LENGTH), nullable=False),
-    Column("scopes", String(64), nullable=False),
+    Column("scopes", String(SCOPES_LENGTH), nullable=False),
     Column("per_minute", Integer),
     Column("concurrency", Integer),
     Column("created", String(32), nullable=False),
@@ -53,6 +57,16 @@ class Key:
     created: str
     revoked: str | None
 
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """The tenants it may ask, no others and not the service's own bundle; empty where it may ask all."""
+        named = tuple(scope.removeprefix(FOR) for scope in self.scopes if scope.startswith(FOR))
+        return () if "moderate" in self.scopes else named
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether it may do this at all."""
+        return scope in self.scopes or (scope == "moderate" and bool(self.tenants))
+
 
 ANYONE = Key("open", "", "anyone", ("moderate",), None, None, "", None)
 """The caller of a service that asks for no key."""
@@ -70,7 +84,7 @@ def add_key(
     Args:
         store: the database.
         name: for people; 1 to 64 printable characters.
-        scopes: what it allows.
+        scopes: what it allows; `moderate:NAME` is `moderate` for one tenant alone.
         per_minute: requests a minute.
         concurrency: requests at the same time.
 
@@ -80,8 +94,14 @@ def add_key(
     wanted = tuple(dict.fromkeys(scopes))
     if not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
         raise ConfigError(f"a key's name has 1 to {NAME_LENGTH} printable characters, got {len(name)}: change it")
-    if not wanted or not set(wanted) <= set(get_args(Scope)):
-        raise ConfigError(f"a key's scopes are {' and '.join(get_args(Scope))}, got {', '.join(wanted) or 'none'}")
+    if not wanted or not all(one in get_args(Scope) or TENANT_SCOPE.fullmatch(one) for one in wanted):
+        raise ConfigError(
+            f"a key's scopes are {' and '.join(get_args(Scope))}, or moderate:NAME, got {', '.join(wanted) or 'none'}"
+        )
+    if len(" ".join(wanted)) > SCOPES_LENGTH:
+        raise ConfigError(
+            f"a key's scopes have {SCOPES_LENGTH} characters together, got {len(' '.join(wanted))}: make several keys"
+        )
     if any(limit is not None and limit < 1 for limit in (per_minute, concurrency)):
         raise ConfigError("a key's limits are whole numbers from 1 up: leave one out to set no limit")
     key = PREFIX + secrets.token_urlsafe(32)
@@ -180,12 +200,15 @@ class Keyring:
         found = self._keys.get(_digest(key)) if key else None
         if found is None:
             raise Refusal("key", "the API key is missing" if not key else "the API key is not known or was revoked")
-        if scope not in found.scopes:
+        if not found.allows(scope):
             raise Refusal("scope", f"this key does not allow {scope}: make one with `tamis keys add --scope {scope}`")
         return found
 
     def _share(self, limit: int | None) -> int | None:
         return limit if limit is None else max(1, limit // self.workers)
+
+
+TENANT_SCOPE = re.compile(FOR + TENANT_NAME.strip("^$"))
 
 
 def _digest(key: str) -> str:

@@ -27,6 +27,7 @@ REQUEST_SECONDS = Histogram(
     "tamis_request_seconds", "From the head of a request to its answer.", ["route"], buckets=SECONDS
 )
 DECISIONS = Counter("tamis_decisions", "Texts judged, by action and category.", ["action", "category"])
+TENANTS = Counter("tamis_tenant_decisions", "Texts judged for a tenant, by action.", ["tenant", "action"])
 TIERS = Counter("tamis_tiers", "Texts a tier was asked about; `person` has them to read.", ["tier"])
 LOG_SECONDS = Histogram("tamis_log_seconds", "From a decision to its commit.", buckets=SECONDS)
 REPEATS = Counter("tamis_repeats", "Texts whose idempotency key had an answer already.")

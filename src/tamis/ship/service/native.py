@@ -41,7 +41,7 @@ class Item(BaseModel):
 
 
 class DecisionsRequest(BaseModel):
-    """Texts to judge, each alone or with an idempotency key."""
+    """Texts to judge, each alone or with an idempotency key; `model` names the tenant whose bundle decides."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -51,6 +51,7 @@ class DecisionsRequest(BaseModel):
     )
 
     texts: list[str | Item] = Field(min_length=1)
+    model: str | None = None
 
 
 class DecisionOut(BaseModel):
@@ -98,17 +99,19 @@ router = APIRouter()
 
 
 @router.post(
-    PATH, **documented(DecisionsRequest, DecisionsResponse, ErrorResponse, (400, 401, 403, 409, 413, 422, 429, 503))
+    PATH,
+    **documented(DecisionsRequest, DecisionsResponse, ErrorResponse, (400, 401, 403, 404, 409, 413, 422, 429, 503)),
 )
 async def decide(request: Request) -> Response:
     """Judge texts: one decision a text, in their order."""
     service = service_of(request)
     with service.keyring.admit(bearer(request), "moderate") as caller:
         limits = service.config.limits
-        asked = parse(DecisionsRequest, await read_body(request, limits), limits).texts
-        texts = [one if isinstance(one, str) else one.text for one in asked]
-        keys = [None if isinstance(one, str) else one.idempotency_key for one in asked]
-        return respond({"decisions": [told(one) for one in await service.answer(texts, "texts", caller, keys)]})
+        asked = parse(DecisionsRequest, await read_body(request, limits), limits)
+        texts = [one if isinstance(one, str) else one.text for one in asked.texts]
+        keys = [None if isinstance(one, str) else one.idempotency_key for one in asked.texts]
+        answers = await service.answer(service.judge(caller, asked.model), texts, "texts", caller, keys)
+        return respond({"decisions": [told(one) for one in answers]})
 
 
 def told(answer: Answer) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class TextPart(BaseModel):
 
 
 class ModerationsRequest(BaseModel):
-    """A text, or a list of them; `model` is taken and not used, as there is one."""
+    """A text, or a list of them; `model` names the tenant whose bundle decides, OpenAI's own names stand for none."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": "日入上千，私我带你"}, {"input": ["a", "b"]}]})
 
@@ -105,18 +105,22 @@ class OpenAIError(BaseModel):
 router = APIRouter()
 
 
-@router.post(PATH, **documented(ModerationsRequest, ModerationsResponse, OpenAIError, (400, 401, 403, 413, 429, 503)))
+@router.post(
+    PATH, **documented(ModerationsRequest, ModerationsResponse, OpenAIError, (400, 401, 403, 404, 413, 429, 503))
+)
 async def moderate(request: Request) -> Response:
     """Judge texts for a client of OpenAI's API."""
     service = service_of(request)
     with service.keyring.admit(bearer(request), "moderate") as caller:
         limits = service.config.limits
-        given = parse(ModerationsRequest, await read_body(request, limits), limits).input
+        asked = parse(ModerationsRequest, await read_body(request, limits), limits)
+        given = asked.input
         texts = [given] if isinstance(given, str) else [one if isinstance(one, str) else one.text for one in given]
         if not texts:
             raise Refusal("fields", "input: there is no text in it", "input")
-        answers = await service.answer(texts, "input", caller)
-        return respond(response(answers, service.fleet.policy))
+        judge = service.judge(caller, asked.model)
+        policy = judge.policy
+        return respond(response(await service.answer(judge, texts, "input", caller), policy))
 
 
 def response(answers: list[Answer], policy: Policy) -> dict[str, Any]:
@@ -160,6 +164,7 @@ APPLIED = {name: ["text"] for name in OPENAI}
 FEWER: dict[Reason, int] = {"fields": 400, "text": 400, "texts": 400}
 CODES: dict[Reason, str] = {
     "key": "invalid_api_key",
+    "model": "model_not_found",
     "text": "string_above_max_length",
     "texts": "array_above_max_length",
     "rate": "rate_limit_exceeded",

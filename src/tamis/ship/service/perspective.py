@@ -131,7 +131,7 @@ router = APIRouter()
 
 @router.post(
     PATH,
-    **documented(AnalyzeRequest, AnalyzeResponse, GoogleError, (400, 401, 403, 413, 429, 503)),
+    **documented(AnalyzeRequest, AnalyzeResponse, GoogleError, (400, 401, 403, 404, 413, 429, 503)),
 )
 async def analyze(request: Request) -> Response:
     """Score a comment for a client of Perspective."""
@@ -139,11 +139,13 @@ async def analyze(request: Request) -> Response:
     with service.keyring.admit(_key(request), "moderate") as caller:
         limits = service.config.limits
         asked = parse(AnalyzeRequest, await read_body(request, limits), limits)
-        attributes = attributes_of(asked, service.fleet.policy)
+        judge = service.judge(caller)
+        policy = judge.policy
+        attributes = attributes_of(asked, policy)
         if not asked.comment.text.strip():
             raise Refusal("fields", "comment.text: the comment is empty", EMPTY)
-        answers = await service.answer([asked.comment.text], "comment.text", caller, keep=not asked.doNotStore)
-        return respond(response(asked, attributes, answers[0], service.fleet.policy))
+        answers = await service.answer(judge, [asked.comment.text], "comment.text", caller, keep=not asked.doNotStore)
+        return respond(response(asked, attributes, answers[0], policy))
 
 
 def _key(request: Request) -> str | None:

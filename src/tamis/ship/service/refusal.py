@@ -6,7 +6,7 @@ from typing import Literal
 
 Reason = Literal[
     "key", "scope", "rate", "busy", "overload", "body", "texts", "text", "json", "fields", "conflict", "missing",
-    "method", "refused", "late", "closing", "broken", "bug",
+    "model", "method", "refused", "late", "closing", "broken", "bug",
 ]  # fmt: skip
 
 
@@ -48,6 +48,7 @@ STATUS: dict[Reason, int] = {
     "fields": 422,
     "conflict": 409,
     "missing": 404,
+    "model": 404,
     "method": 405,
     "refused": 409,
     "late": 503,

@@ -15,11 +15,12 @@ from uvicorn.supervisors import Multiprocess
 
 from tamis.config import ServeConfig
 from tamis.errors import ConfigError
-from tamis.ship.bundle import check_manifest
+from tamis.ship.bundle import check_servable
 from tamis.ship.service import metrics
 from tamis.ship.service.app import Settings, audit_salt, create_app
 from tamis.ship.service.fleet import Teachers
 from tamis.ship.service.keys import list_keys
+from tamis.ship.service.tenants import note_of
 from tamis.store import Store
 
 BACKLOG = 2048
@@ -45,10 +46,13 @@ def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port
     Raises:
         TamisError: it cannot be served.
     """
-    check_manifest(bundle)
+    check_servable(bundle)
     if not config.require_key and not _loopback(host):
         raise ConfigError(f"without keys only a loopback address is served, not {host}: leave require_key true")
     with Store.open(config.store) as store:
+        if store.note(note_of(bundle.resolve(), config)) is None:
+            for folder in config.tenants.values():
+                check_servable(Path(folder))
         # Before the workers, so that they do not each make one.
         audit_salt(store)
         if config.require_key and not any(key.revoked is None for key in list_keys(store)):
