@@ -162,6 +162,7 @@ def count(decisions: Sequence[Decision]) -> None:
     """Count what was decided."""
     for decision in decisions:
         metrics.DECISIONS.labels(decision.action, decision.category).inc()
+        metrics.BUNDLE_TEXTS.labels(decision.versions["model"]).inc()
         for tier in decision.tiers:
             metrics.TIERS.labels(tier).inc()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -29,7 +30,7 @@ from tamis.ship.console.page import ROOT
 from tamis.ship.service import admin, metrics, native, openai, perspective
 from tamis.ship.service.answers import Service, respond, service_of
 from tamis.ship.service.drain import drain_on_sigterm
-from tamis.ship.service.fleet import Fleet, Teachers
+from tamis.ship.service.fleet import Fleet, StoredTeachers
 from tamis.ship.service.keys import Keyring
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import install
@@ -47,7 +48,7 @@ class Settings:
 
     bundle: Path
     config: ServeConfig
-    teachers: Teachers
+    teachers: StoredTeachers
     workers: int = 1
     listening: socket.socket | None = None
 
@@ -83,7 +84,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     with Store.open(config.store) as store:
         log_of = DecisionLog(store, config.keep_days) if config.log == "durable" else nullcontext()
         with log_of as decision_log:
-            fleet = await Fleet.start(settings.bundle, config, settings.teachers, audit_salt(store))
+            teachers = functools.partial(settings.teachers, store=store)
+            fleet = await Fleet.start(settings.bundle, config, teachers, audit_salt(store))
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
             service = Service(f"bundles of {settings.bundle}"[-300:], fleet, store, decision_log, config, keyring)
             await admin.look(service)
@@ -195,5 +197,6 @@ REQUESTS = (
     native.DecisionsRequest,
     perspective.AnalyzeRequest,
     admin.LoadRequest,
+    admin.CanaryRequest,
     admin.NameRequest,
 )

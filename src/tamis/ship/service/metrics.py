@@ -27,7 +27,10 @@ REQUEST_SECONDS = Histogram(
     "tamis_request_seconds", "From the head of a request to its answer.", ["route"], buckets=SECONDS
 )
 DECISIONS = Counter("tamis_decisions", "Texts judged, by action and category.", ["action", "category"])
+BUNDLE_TEXTS = Counter("tamis_bundle_texts", "Texts judged, by the bundle that judged them.", ["bundle"])
 TIERS = Counter("tamis_tiers", "Texts a tier was asked about; `person` has them to read.", ["tier"])
+ANSWERS = Counter("tamis_teacher_answers", "Answers of a teacher, `asked` or `kept` from before.", ["tier", "how"])
+TOKENS = Counter("tamis_teacher_tokens", "Tokens of questions to a teacher and of its answers.", ["tier", "kind"])
 LOG_SECONDS = Histogram("tamis_log_seconds", "From a decision to its commit.", buckets=SECONDS)
 REPEATS = Counter("tamis_repeats", "Texts whose idempotency key had an answer already.")
 QUEUE = Gauge("tamis_queue_tokens", "Tokens that wait to be computed.", multiprocess_mode="livesum")
