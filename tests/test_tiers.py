@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +21,11 @@ from tamis.deciding import Thresholds
 from tamis.errors import TeacherError
 from tamis.policy import Policy, load_policy
 from tamis.records import NO_ANSWER, Decision, Example, TeacherSignal, content_id
-from tamis.ship.cascade import Cascade, Tier, unusable
+from tamis.ship.cascade import Cascade, unusable
+from tamis.ship.console.hours import counts, totals
+from tamis.store import Store
+from tamis.teach.label import label
+from tamis.teach.teachers import make_teacher
 from tamis.tiers import judged, teachers
 
 MARK = "请判断"
@@ -34,15 +42,17 @@ def run(
     policy: Policy,
     work: Callable[[Callable[[str], Awaitable[Decision]]], Awaitable[None]],
     changes: dict[str, object] | None = None,
+    store: Store | None = None,
     **limits: object,
 ) -> None:
     """Do some work with a cascade whose student is sure of nothing."""
 
-    async def all_of_it() -> None:
+    async def all_of_it(opened: Store) -> None:
         config = CascadeConfig.model_validate({"audit": 0.0, "band": 1e9, "deadline": 2.0} | limits)
-        async with teachers([tier(endpoint, **(changes or {})), TierConfig(bundle="left/out")], policy) as found:
-            assert list(found) == ["fake"]
-            cascade = Cascade(policy, Thresholds(), [Tier("teacher", found["fake"])], config, b"salt")
+        tiers = [tier(endpoint, **(changes or {})), TierConfig(bundle="left/out")]
+        async with teachers(tiers, policy, opened) as found:
+            assert [(name, one.name) for name, one in found.items()] == [("fake", "teacher fake")]
+            cascade = Cascade(policy, Thresholds(), [replace(found["fake"], name="teacher")], config, b"salt")
 
             async def decide(text: str) -> Decision:
                 scores = policy.scores({name: float(name == policy.benign) for name in policy.ids})
@@ -50,7 +60,11 @@ def run(
 
             await work(decide)
 
-    asyncio.run(all_of_it())
+    if store:
+        asyncio.run(all_of_it(store))
+        return
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "s.db") as fresh:
+        asyncio.run(all_of_it(fresh))
 
 
 def silent(seconds: float) -> Answer | None:
@@ -137,6 +151,106 @@ def test_nothing_is_asked_twice_and_no_surrogate_is_sent(endpoint: FakeEndpoint,
     run(endpoint, small_policy, work)
     assert endpoint.asked["a?b"] == 1
     assert endpoint.asked["again"] == 1
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with Store.open(url) as opened:
+        yield opened
+
+
+def counted(store: Store) -> dict[str, int]:
+    """What was counted of the one teacher, over all hours."""
+    now = datetime.now(UTC)
+    kinds = ("asked", "kept", "prompt", "completion")
+    found = {kind: totals(counts(store, kind, now - timedelta(days=1), now, "day")) for kind in kinds}
+    return {kind: rows["teacher fake"] for kind, rows in found.items() if rows}
+
+
+def test_what_was_answered_is_not_paid_for_again_and_outlives_a_restart_and_the_teacher(
+    endpoint: FakeEndpoint, small_policy: Policy, store: Store
+) -> None:
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        first.extend([await decide(text) for text in ("明天开会", "又见赌博", "明天 开会")])
+
+    async def again(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        second.extend([await decide(text) for text in ("明天开会", "又见赌博")])
+        assert (await decide("never asked")).reasons[-1] == "teacher: down"
+        # Left alone it still says what it said.
+        assert (await decide("又见赌博")).tiers == ("student", "teacher")
+
+    first: list[Decision] = []
+    second: list[Decision] = []
+    changes = {"prior_correction": True}
+    run(endpoint, small_policy, work, changes, store)
+    assert [one.action for one in first] == ["pass", "block", "pass"]
+    assert endpoint.asked["明天开会"] == 1
+    # Four questions tell the prior.
+    assert counted(store) == {"asked": 6, "kept": 1, "prompt": 300, "completion": 6}
+    asked = endpoint.asked.total()
+    endpoint.rule = lambda _body, _text, _times: (500, {}, {})
+    run(endpoint, small_policy, again, changes, store, failures=1)
+    assert [one.probabilities for one in second] == [one.probabilities for one in first[:2]]
+    # Neither is the prior asked for again, nor how the endpoint can be asked.
+    assert endpoint.asked.total() == asked + 1
+    assert counted(store) == {"asked": 7, "kept": 4, "prompt": 300, "completion": 6}
+
+
+def test_a_wave_of_one_text_costs_one_question(endpoint: FakeEndpoint, small_policy: Policy, store: Store) -> None:
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        decisions = await asyncio.gather(*(decide("明天开会") for _ in range(40)))
+        assert {one.action for one in decisions} == {"pass"}
+
+    endpoint.rule = lambda _body, text, _times: silent(0.3) if "开会" in text else None
+    run(endpoint, small_policy, work, store=store, per_minute=1, deadline=20.0)
+    assert endpoint.asked["明天开会"] == 1
+    assert counted(store) == {"asked": 1, "kept": 39, "prompt": 50, "completion": 1}
+
+
+def test_an_answer_that_comes_too_late_is_kept(endpoint: FakeEndpoint, small_policy: Policy, store: Store) -> None:
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        await decide("又见赌博")
+        late = await decide("明天开会")
+        assert (late.action, late.reasons[-1]) == ("review", "teacher: slow")
+        await asyncio.sleep(1.0)
+        assert (await decide("明天开会")).action == "pass"
+
+    endpoint.rule = lambda _body, text, _times: silent(0.8) if "开会" in text else None
+    run(endpoint, small_policy, work, store=store, deadline=0.5)
+    assert endpoint.asked["明天开会"] == 1
+
+
+def test_a_store_that_fails_is_told_and_passes_nothing(
+    endpoint: FakeEndpoint, small_policy: Policy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        assert (await decide("明天开会")).action == "pass"
+        with store.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE signals")
+        answers = [(await decide(text)).action for text in ("又见赌博", "下午开会")]
+        assert answers == ["review", "pass"]
+        endpoint.rule = lambda _body, _text, _times: (500, {}, {})
+        assert (await decide("晚上开会")).action == "review"
+
+    with Store.open(tmp_path / "s.db") as store, caplog.at_level(logging.WARNING):
+        run(endpoint, small_policy, work, store=store)
+    assert "what tier teacher said before is not known: ConfigError" in caplog.text
+    assert "answers of teachers could not be kept: ConfigError" in caplog.text
+    assert "开会" not in caplog.text
+
+
+def test_labelling_finds_what_a_service_asked(endpoint: FakeEndpoint, small_policy: Policy, store: Store) -> None:
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        await decide("又见赌博")
+
+    run(endpoint, small_policy, work, {"prior_correction": True}, store)
+    asked = endpoint.asked.total()
+    config = tier(endpoint, prior_correction=True, few_shot={"kind": "none"}).teacher
+    assert config is not None
+    example = Example(content_id("又见赌博"), "又见赌博", "zh", "made")
+    found = label([example], make_teacher(config, small_policy, store=store), store, config, small_policy)
+    assert found[example.id].outcome == "ok"
+    assert endpoint.asked.total() == asked
 
 
 def test_answers_by_hand(small_policy: Policy, make_signal: Callable[..., TeacherSignal]) -> None:

@@ -110,6 +110,11 @@ class Store:
         Raises:
             ConfigError: the database cannot be written.
         """
+        with self.begin() as connection:
+            self.put(connection, signal, repeat)
+
+    def put(self, connection: Connection, signal: TeacherSignal, repeat: int = 0) -> None:
+        """Write one signal as part of a transaction, see `add`."""
         row = {
             "teacher": signal.teacher,
             "label_space": signal.label_space,
@@ -123,10 +128,22 @@ class Store:
         key = [column.name for column in signals_table.primary_key]
         insert = self._insert(signals_table).values(row)
         new = {name: insert.excluded[name] for name in row if name not in key}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=key, set_=new, where=signals_table.c.outcome == "failed")
+        )
+
+    def signal(self, teacher: str, label_space: str, example_id: str) -> TeacherSignal | None:
+        """What one teacher first said of one example; None where it has not been asked.
+
+        Raises:
+            DataError: the row holds another example, teacher or label space than its key says.
+            ConfigError: the database cannot be read.
+        """
+        columns = signals_table.c
+        key = (columns.teacher == teacher, columns.label_space == label_space, columns.example_id == example_id)
         with self.begin() as connection:
-            connection.execute(
-                insert.on_conflict_do_update(index_elements=key, set_=new, where=signals_table.c.outcome == "failed")
-            )
+            body = connection.execute(select(columns.body).where(*key, columns.repeat == 0)).scalar()
+        return None if body is None else _signal(body, example_id, teacher, label_space)
 
     def signals(self, teacher: str, label_space: str, repeat: int = 0) -> dict[str, TeacherSignal]:
         """Signals of one teacher over one label space, by example id.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from tamis.config import TierConfig
 from tamis.errors import TeacherError
 from tamis.languages import language
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Example, Scores, TeacherSignal, content_id
-from tamis.ship.cascade import AsyncScorer
-from tamis.teach.asking import Ask, asking
+from tamis.ship.cascade import Tier
+from tamis.ship.service.ledger import Ledger, keeping
+from tamis.store import Store
+from tamis.teach.asking import Asking, asking
 from tamis.teach.prior import normalised
 
 LEAST_MASS = 0.5
@@ -20,12 +23,13 @@ LEAST_MASS = 0.5
 
 
 @asynccontextmanager
-async def teachers(tiers: Sequence[TierConfig], policy: Policy) -> AsyncIterator[dict[str, AsyncScorer]]:
-    """A scorer for each tier that is a teacher, by the tier's name, until the block ends.
+async def teachers(tiers: Sequence[TierConfig], policy: Policy, store: Store) -> AsyncIterator[dict[str, Tier]]:
+    """The tiers that are teachers, by the name of their settings, until the block ends.
 
     Args:
         tiers: of the service; those that are bundles are left out.
         policy: of the bundle that is served.
+        store: what was answered before, and where answers are kept.
 
     Raises:
         AuthError: the key of OpenAI's own endpoint is not set.
@@ -33,22 +37,36 @@ async def teachers(tiers: Sequence[TierConfig], policy: Policy) -> AsyncIterator
         WeightsError: a GGUF file that is missing or damaged.
     """
     async with AsyncExitStack() as stack:
-        yield {
-            tier.name: scorer(await stack.enter_async_context(asking(tier.teacher, policy)), policy)
-            for tier in tiers
-            if tier.teacher is not None
-        }
+        ledger = await stack.enter_async_context(keeping(store))
+        found = {}
+        for tier in tiers:
+            if tier.teacher is not None:
+                name = f"teacher {tier.name}"
+                opened = asking(tier.teacher, policy, store, partial(ledger.answered, name))
+                found[tier.name] = tier_of(name, await stack.enter_async_context(opened), policy, ledger)
+        yield found
 
 
-def scorer(ask: Ask, policy: Policy) -> AsyncScorer:
+def tier_of(name: str, teacher: Asking, policy: Policy, ledger: Ledger) -> Tier:
     """A teacher as a tier: it raises where it cannot be asked, and says of each text what `judged` makes of it."""
 
     async def score(text: str) -> Scores:
-        # A lone surrogate cannot be sent; the student reads a question mark too.
-        sent = text.encode("utf-8", "replace").decode("utf-8")
-        return judged(await ask(Example(content_id(text), sent, language(text), "served")), policy)
+        return judged(await teacher.ask(_served(text)), policy)
 
-    return score
+    async def known(text: str) -> Scores | None:
+        found = await teacher.known(_served(text))
+        if found is None:
+            return None
+        ledger.knew(name)
+        return judged(found, policy)
+
+    return Tier(name, score, known=known)
+
+
+def _served(text: str) -> Example:
+    # A lone surrogate cannot be sent; the student reads a question mark too.
+    sent = text.encode("utf-8", "replace").decode("utf-8")
+    return Example(content_id(text), sent, language(text), "served")
 
 
 def judged(signal: TeacherSignal, policy: Policy) -> Scores:

@@ -13,7 +13,7 @@ from tamis.deciding import ANY, Thresholds
 from tamis.errors import TamisError
 from tamis.policy import Actions, Policy
 from tamis.records import NO_ANSWER, CalibrationSplit, Decision, Example, Scores, TestSplit, content_id
-from tamis.ship.cascade import Cascade, Tier, is_audited, is_sure, unusable
+from tamis.ship.cascade import Cascade, Tier, is_chosen, is_sure, unusable
 from tamis.ship.guards import Breaker, Bucket, Budget
 from tamis.ship.tradeoff import BANDS, Costs, Point, cheapest, curve
 
@@ -255,12 +255,12 @@ def test_an_open_breaker_keeps_requests_away_and_a_cancelled_probe_does_not_hold
 
 def test_audit_takes_its_share_and_can_be_told_again() -> None:
     names = [content_id(str(i)) for i in range(20_000)]
-    chosen = {name for name in names if is_audited(name, b"salt", 0.01)}
+    chosen = {name for name in names if is_chosen(name, b"salt", 0.01)}
     assert 150 < len(chosen) < 250
-    assert chosen == {name for name in names if is_audited(name, b"salt", 0.01)}
-    assert len(chosen & {name for name in names if is_audited(name, b"other", 0.01)}) < 20
-    assert not any(is_audited(name, b"salt", 0.0) for name in names)
-    assert all(is_audited(name, b"salt", 1.0) for name in names)
+    assert chosen == {name for name in names if is_chosen(name, b"salt", 0.01)}
+    assert len(chosen & {name for name in names if is_chosen(name, b"other", 0.01)}) < 20
+    assert not any(is_chosen(name, b"salt", 0.0) for name in names)
+    assert all(is_chosen(name, b"salt", 1.0) for name in names)
 
 
 def test_only_what_passes_is_marked_for_audit(small_policy: Policy) -> None:

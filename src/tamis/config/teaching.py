@@ -17,6 +17,10 @@ class BudgetConfig(Section):
     price_prompt: float = Field(0.0, ge=0, description="Per million prompt tokens.")
     price_completion: float = Field(0.0, ge=0, description="Per million completion tokens.")
 
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Price of so many tokens, in the currency of the prices."""
+        return (prompt_tokens * self.price_prompt + completion_tokens * self.price_completion) / 1e6
+
 
 class FewShotConfig(Section):
     """Gold examples shown to the teacher; they come from the training split only."""

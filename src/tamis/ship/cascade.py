@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 Failure = Literal["down", "slow", "refused", "unparsable", "budget", "open", "deadline"]
 AsyncScorer = Callable[[str], Awaitable[Scores]]
 """One text in, its scores out; `NO_ANSWER` where it refuses. It may raise anything."""
+AsyncMemory = Callable[[str], Awaitable[Scores | None]]
+"""One text in, the scores that were said of it before out; None where there are none. It may raise anything."""
 
 PERSON = "person"
 """The last of a decision's tiers when somebody has to read the text."""
@@ -43,13 +45,15 @@ TINY = 1e-9
 class Tier:
     """One that is asked when those before it were not sure.
 
-    Its thresholds are the bundle's unless it has its own; `band` is how far from them it must be to be sure.
+    Its thresholds are the bundle's unless it has its own; `band` is how far from them it must be to be sure. One whose
+    answers are kept has `known`: what it said before costs nothing and is said again, be it up or down.
     """
 
     name: str
     score: AsyncScorer
     thresholds: Thresholds | None = None
     band: float = 0.0
+    known: AsyncMemory | None = None
 
 
 @dataclass
@@ -102,8 +106,8 @@ def unusable(scores: object, policy: Policy) -> Literal["refused", "unparsable"]
     return None if whole and abs(policy.risk(told) - scores.risk) < SLACK else "unparsable"
 
 
-def is_audited(content: str, salt: bytes, share: float) -> bool:
-    """Whether a passed text is looked at all the same: a share of all, chosen by a keyed hash of its content id.
+def is_chosen(content: str, salt: bytes, share: float) -> bool:
+    """Whether a text is in a share of all, by a keyed hash of its content id: always, or never until the share grows.
 
     Who knows the salt can tell again; who does not cannot write a text that is never chosen.
     """
@@ -196,19 +200,35 @@ class Cascade:
         for tier in self.tiers:
             if steps[-1].sure:
                 break
-            steps.append(await self._ask(tier, text, lang, until - self.clock()))
-        audited = is_audited(first.id, self.salt, self.config.audit)
+            steps.append(await self._ask(tier, text, lang, until))
+        audited = is_chosen(first.id, self.salt, self.config.audit)
         return conclude(first, steps, 1000 * (self.clock() - began), audited)
 
-    async def _ask(self, tier: Tier, text: str, lang: str, seconds: float) -> Step:
+    async def audit(self, text: str, seconds: float) -> None:
+        """Ask those whose answers are kept about a text that was decided without them, within their budgets.
+
+        Args:
+            text: which was passed, and is audited.
+            seconds: for how long; nobody waits.
+        """
+        until = self.clock() + seconds
+        for tier in self.tiers:
+            if tier.known is not None:
+                await self._ask(tier, text, language(text), until)
+
+    async def _ask(self, tier: Tier, text: str, lang: str, until: float) -> Step:
         """One tier's step; whatever goes wrong is a reason, not an error."""
+        thresholds = tier.thresholds or self.thresholds
+        known = await self._known(tier, text, until)
+        if known is not None:
+            return step(tier.name, known, lang, thresholds, self.policy, tier.band)
         state, now = self._states[tier.name], self.clock()
         entered, left = state.breaker.enter(now), state.budget.take(now)
-        if seconds <= 0 or entered is None or left is None:
-            return failed(tier.name, "deadline" if seconds <= 0 else "open" if entered is None else "budget")
+        if now >= until or entered is None or left is None:
+            return failed(tier.name, "deadline" if now >= until else "open" if entered is None else "budget")
         state.breaker, state.budget = entered, left
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(until - now):
                 scores = await tier.score(text)
         except asyncio.CancelledError:
             state.breaker = state.breaker.leave()
@@ -219,7 +239,18 @@ class Cascade:
             log.warning("tier %s failed with %s", tier.name, type(error).__name__)
             return failed(tier.name, "slow" if isinstance(error, TimeoutError) else "down")
         state.breaker = state.breaker.success()
-        return step(tier.name, scores, lang, tier.thresholds or self.thresholds, self.policy, tier.band)
+        return step(tier.name, scores, lang, thresholds, self.policy, tier.band)
+
+    async def _known(self, tier: Tier, text: str, until: float) -> Scores | None:
+        """What a tier said of a text before; None too where that cannot be found out in time."""
+        if tier.known is None:
+            return None
+        try:
+            async with asyncio.timeout(until - self.clock()):
+                return await tier.known(text)
+        except Exception as error:
+            log.warning("what tier %s said before is not known: %s", tier.name, type(error).__name__)
+            return None
 
 
 def _log_odds(probability: float) -> float:

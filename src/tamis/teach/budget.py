@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tamis.config import BudgetConfig, TeacherConfig
+from tamis.config import TeacherConfig
 from tamis.records import Example, TeacherSignal
-
-
-def cost_of(budget: BudgetConfig, prompt_tokens: int, completion_tokens: int) -> float:
-    """Price of so many tokens, in the currency of the recipe."""
-    return (prompt_tokens * budget.price_prompt + completion_tokens * budget.price_completion) / 1e6
 
 
 class Meter:
@@ -34,7 +29,7 @@ class Meter:
         tokens = signal.prompt_tokens + signal.completion_tokens
         self.rows += 1
         self.tokens += tokens
-        self.money += cost_of(self.budget, signal.prompt_tokens, signal.completion_tokens)
+        self.money += self.budget.cost(signal.prompt_tokens, signal.completion_tokens)
         self._largest = max(self._largest, tokens)
         self._requests = self._orders * (self._votes if signal.method == "votes" else 1)
         self._flying.pop(signal.example_id, None)

@@ -20,7 +20,6 @@ from tamis.policy import Policy
 from tamis.records import Example, Method, Outcome, TeacherSignal
 from tamis.store import Store
 from tamis.teach import answers
-from tamis.teach.budget import cost_of
 from tamis.teach.probe import Answering, probe
 from tamis.teach.prompt import Ask, Prompt, choose_style
 from tamis.teach.shots import make_shots
@@ -135,10 +134,11 @@ class EndpointTeacher:
         """
         if self._answering is None:
             key = f"answering {self.fingerprint}"
-            noted = self._store.note(key) if self._store else None
+            # In a thread, as a service answers others while a database is slow.
+            noted = await asyncio.to_thread(self._store.note, key) if self._store else None
             self._answering = Answering(**noted) if noted else await probe(self, client)
             if self._store and not noted:
-                self._store.set_note(key, self._answering.as_note())
+                await asyncio.to_thread(self._store.set_note, key, self._answering.as_note())
         return self._answering
 
     async def signal(self, client: AsyncOpenAI, answering: Answering, example: Example) -> TeacherSignal:
@@ -251,7 +251,7 @@ class EndpointTeacher:
             prompt_hash=self._prompt_hash,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
-            cost=cost_of(self.config.budget, prompt_tokens, completion_tokens),
+            cost=self.config.budget.cost(prompt_tokens, completion_tokens),
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,12 +14,16 @@ import pytest
 from tests.ship.console.conftest import Consoled, consoled, decided
 
 from tamis import reviews
+from tamis.decisions import DecisionLog, stamp
 from tamis.policy import Policy
-from tamis.records import AUDIT, Example, content_id
+from tamis.records import AUDIT, Decision, Example, Scores, content_id
 from tamis.reviews import Judgement, Wanted
 from tamis.ship.bundle import check_manifest, load_bundle
 from tamis.ship.console.acts import acts
+from tamis.ship.console.hours import add, fold
+from tamis.ship.console.users import prefer
 from tamis.ship.service.shadow import agreement
+from tamis.store import Store
 
 PAGES = ("dashboard", "quality", "bulk", "bulk?category=", "thresholds", "models")
 CRUEL = "<script>document.title='owned'</script>"
@@ -199,6 +205,42 @@ def test_the_dashboard_counts_what_was_decided_and_tells_the_last_look(console: 
         assert answer.status_code in (200, 400)
 
 
+def spent(store: Store) -> None:
+    """Decisions of a cascade, and what its teacher took."""
+    versions = {"policy": "p 1.0", "model": "made", "tamis": "0"}
+    scores = Scores({"normal": 0.9, "fraud": 0.1}, 0.1, 0.2)
+    chains = [("student",)] * 4 + [("student", "teacher priced")] * 3 + [("student", "teacher priced", "person")]
+    with DecisionLog(store) as log:
+        for i, tiers in enumerate(chains):
+            decision = Decision(content_id(f"chain {i}"), "pass", "normal", scores, versions, tiers)
+            log.add(decision, "x").result(60)
+    fold(store)
+    hour = stamp(datetime.now(UTC))[:13]
+    taken = {"asked": 4, "kept": 2, "prompt": 1_200_000, "completion": 30_000}
+    with store.begin() as connection:
+        add(store, connection, Counter({(kind, hour, "teacher priced"): n for kind, n in taken.items()}))
+
+
+@pytest.mark.parametrize(("prices", "cost"), [({"price_prompt": 2, "price_completion": 8}, "2.6400"), ({}, "–")])
+def test_the_dashboard_tells_who_decided_and_what_the_teachers_cost(
+    bundles: Sequence[Path], tmp_path: Path, prices: dict[str, float], cost: str
+) -> None:
+    teacher = {"kind": "openai", "model": "priced", "base_url": "http://127.0.0.1:9/v1", "budget": prices}
+    with consoled(bundles[0], tmp_path, tiers=[{"teacher": teacher}]) as console, console.client("ann") as ann:
+        with console.store() as store:
+            spent(store)
+        for days, language, title in (("1", "en", "What the teachers took"), ("7", "zh", "教师用量")):
+            with console.store() as store:
+                prefer(store, "ann", language=language)
+            page = ann.get(f"/dashboard?days={days}").text
+            rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in page.split("<tr>")]
+            assert ["teacher priced", "4", "50.0%", "3", "37.5%"] in rows
+            assert ["teacher priced", "4", "2", "1,200,000", "30,000", cost] in rows
+            # The day's, or the hour's, row of the chart of tokens.
+            assert [row[1:] for row in rows if row[1:] == ["4", "2", "1,200,000", "30,000"]]
+            assert title in page
+
+
 def test_other_thresholds_are_tried_compared_and_saved_as_a_bundle(
     console: Consoled, small_policy: Policy, bundles: Sequence[Path]
 ) -> None:
@@ -262,6 +304,13 @@ def test_an_admin_shadows_compares_promotes_and_rolls_back(console: Consoled, bu
             cell = adam.get("/models", params={"cell": f"{live}-{other}"}).text
             assert "Show the text" in cell
             assert "汉字" in cell
+        for wrong in ("", "a lot", "101", "-1", "nan"):
+            assert said(post(adam, f"/models/{two}/canary", percent=wrong)) == "The share is a number from 0 to 100."
+        assert said(post(adam, f"/models/{two}/canary", percent="100")).startswith("The canary has changed")
+        assert "canary 100.0%" in adam.get("/models").text
+        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == two
+        assert said(post(adam, f"/models/{two}/canary", percent="0")).startswith("The canary has changed")
+        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == one
         assert said(post(adam, f"/models/{two}/promote")).startswith("Promoted")
         assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == two
         assert said(post(adam, "/models/rollback")).startswith("Rolled back")

@@ -223,6 +223,10 @@ def test_a_bundle_is_loaded_shadowed_promoted_and_rolled_back(
         if adam.run("return document.querySelector('.figures strong')?.textContent") not in (None, "0"):
             break
     assert adam.run("return document.querySelector('svg[role=img]') !== null")
+    fill_in(adam, f"form[action$='/{two}/canary'] [name=percent]", "12.5")
+    press(adam, f"form[action$='/{two}/canary'] button")
+    assert live(adam).startswith("The canary has changed")
+    assert "canary 12.5%" in adam.run("return document.querySelectorAll('.badge')[1].textContent")
     press(adam, f"form[action$='/{two}/promote'] button")
     assert live(adam).startswith("Promoted")
     first = "return document.querySelector('.entries code').textContent"

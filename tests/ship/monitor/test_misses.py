@@ -11,7 +11,7 @@ from tests.ship.monitor.conftest import verdict
 
 from tamis.feedback import Truths
 from tamis.policy import Policy
-from tamis.ship.cascade import is_audited
+from tamis.ship.cascade import is_chosen
 from tamis.ship.monitor.measures import missed
 from tamis.ship.monitor.misses import Stratum, miss_rate
 from tamis.ship.monitor.traffic import Traffic
@@ -57,7 +57,7 @@ def test_the_interval_covers_however_rare_misses_are(rate: float, share: float) 
     assert covered >= 90
 
 
-def test_the_interval_covers_when_the_share_that_is_audited_changes() -> None:
+def test_the_interval_covers_when_the_share_that_is_chosen_changes() -> None:
     generator = np.random.default_rng(8)
     covered = plain = 0
     for _ in range(MONTHS):
@@ -86,7 +86,7 @@ def test_months_of_audited_traffic_as_the_cascade_chooses_it(
         rows = 4000
         content = np.array([f"{month}-{i}" for i in generator.zipf(1.7, rows) % 3000])
         salt = generator.bytes(16)
-        kept = {name: is_audited(name, salt, 0.05) for name in set(content.tolist())}
+        kept = {name: is_chosen(name, salt, 0.05) for name in set(content.tolist())}
         bad = {name: generator.random() < 0.004 for name in kept}
         side = make_traffic(
             rows, month, 28, content=content, action=np.full(rows, "pass"), audited=np.array([kept[c] for c in content])

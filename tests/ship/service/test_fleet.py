@@ -14,10 +14,11 @@ import pytest
 from tamis.config import ServeConfig
 from tamis.errors import BundleError, Closing, ConfigError
 from tamis.policy import Policy
-from tamis.records import NO_ANSWER, Decision, Scores
+from tamis.records import NO_ANSWER, Decision, Scores, content_id
 from tamis.ship.bundle import Moderator, load_bundle
-from tamis.ship.cascade import AsyncScorer
-from tamis.ship.service.fleet import Fleet, Slot, Teachers
+from tamis.ship.cascade import AsyncScorer, Tier, is_chosen
+from tamis.ship.service.fleet import Fleet, Teachers
+from tamis.ship.service.members import Slot
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "日入上千私我" * 60]
 SECONDS = 30.0
@@ -29,12 +30,16 @@ def judges(bundles: Sequence[Path]) -> dict[str, Moderator]:
     return {moderator.versions["model"]: moderator for moderator in map(load_bundle, bundles)}
 
 
+async def nothing(_text: str) -> None:
+    """What is known of a text that nobody has asked about."""
+
+
 def known(scorers: dict[str, AsyncScorer]) -> Teachers:
     """Teachers that are there already."""
 
     @asynccontextmanager
-    async def teachers(_tiers: object, _policy: object) -> AsyncIterator[dict[str, AsyncScorer]]:
-        yield scorers
+    async def teachers(_tiers: object, _policy: object) -> AsyncIterator[dict[str, Tier]]:
+        yield {name: Tier(f"teacher {name}", scorer, known=nothing) for name, scorer in scorers.items()}
 
     return teachers
 
@@ -186,6 +191,78 @@ def test_a_shadow_counts_and_changes_no_answer(bundles: Sequence[Path], judges: 
     run(bundles[0], work)
 
 
+def test_a_canary_decides_a_share_and_always_of_the_same_texts(
+    bundles: Sequence[Path], judges: dict[str, Moderator]
+) -> None:
+    one, two = judges
+    texts = [f"text {i}" for i in range(2000)]
+
+    async def shares(fleet: Fleet, share: float) -> set[str]:
+        """The texts that the canary decides."""
+        assert (await fleet.canary(two, share)).place == ("canary" if share else "loaded")
+        assert {slot.name: slot.share for slot in fleet.slots} == {one: 1 - share, two: share}
+        decisions = [d for i in range(0, len(texts), 100) for d in await fleet.decide(texts[i : i + 100], SECONDS)]
+        assert [d.id for d in decisions] == [content_id(text) for text in texts]
+        found = {text for text, d in zip(texts, decisions, strict=True) if d.versions["model"] == two}
+        # Four standard deviations of the binomial: one such test in ten thousand fails by chance.
+        assert abs(len(found) - share * len(texts)) <= 4 * (len(texts) * share * (1 - share)) ** 0.5
+        return found
+
+    async def work(fleet: Fleet) -> None:
+        await fleet.load(bundles[1])
+        few = await shares(fleet, 0.1)
+        assert await shares(fleet, 0.1) == few
+        assert few < await shares(fleet, 0.3)
+        for text in (next(iter(few)), next(text for text in texts if text not in few)):
+            (alone,) = await fleet.decide([text], SECONDS)
+            assert (alone.versions["model"] == two) == (text in few)
+        audited = {text for text in texts if is_chosen(content_id(text), b"salt", 0.1)}
+        # Neither all nor nothing of what is audited is the canary's.
+        assert 0 < len(audited & few) < len(audited) / 2
+        assert not await shares(fleet, 0.0)
+        assert await shares(fleet, 1.0) == set(texts)
+        for a, b in zip(await fleet.decide(TEXTS, SECONDS), judges[two](TEXTS), strict=True):
+            assert (a.id, a.action) == (b.id, b.action)
+
+    run(bundles[0], work)
+
+
+def test_a_canary_ends_with_the_live_bundle_and_when_it_is_unloaded(
+    bundles: Sequence[Path], judges: dict[str, Moderator], other_policy: Path
+) -> None:
+    one, two = judges
+
+    async def work(fleet: Fleet) -> None:
+        await fleet.load(bundles[1])
+        await fleet.shadow(two)
+        await fleet.canary(two, 0.5)
+        assert places(fleet.slots) == {one: "live", two: "canary"}
+        with pytest.raises(ConfigError, match="is live: promote another one first"):
+            await fleet.canary(one, 0.5)
+        other = (await fleet.load(other_policy)).name
+        with pytest.raises(BundleError, match="judges normal, fraud, the live bundle normal, gambling, fraud: use"):
+            await fleet.canary(other, 0.5)
+        await fleet.unload(other)
+        # What it was given is answered before it goes.
+        taken = asyncio.create_task(fleet.decide([f"text {i}" for i in range(100)], SECONDS))
+        await asyncio.sleep(0)
+        await fleet.unload(two)
+        assert taken.done()
+        assert {d.versions["model"] for d in await taken} == {one, two}
+        assert places(fleet.slots) == {one: "live"}
+        await fleet.load(bundles[1])
+        await fleet.canary(two, 0.5)
+        await fleet.promote(two)
+        assert {slot.name: (slot.place, slot.share) for slot in fleet.slots} == {
+            one: ("previous", 0.0),
+            two: ("live", 1.0),
+        }
+        await fleet.canary(one, 0.25)
+        assert places(fleet.slots) == {one: "canary", two: "live"}
+
+    run(bundles[0], work)
+
+
 @pytest.mark.parametrize(("seconds", "judged"), [(0.01, True), (0.9, False)])
 def test_a_shadow_judges_beside_a_short_queue_not_a_long_one(
     bundles: Sequence[Path], judges: dict[str, Moderator], seconds: float, judged: bool
@@ -290,6 +367,33 @@ def test_a_tier_decides_what_the_student_is_not_sure_of(bundles: Sequence[Path],
         assert {decision.tiers for decision in decisions} == {("student", "teacher big")}
 
     run(bundles[0], work, {"big": says}, tiers=[{"teacher": TEACHER}], **UNSURE)
+
+
+@pytest.mark.parametrize(("log", "budget"), [("durable", 100), ("durable", 3), ("off", 100)])
+def test_audited_texts_are_shown_to_the_teacher_and_nobody_waits(
+    log: str, budget: int, bundles: Sequence[Path], judges: dict[str, Moderator], small_policy: Policy
+) -> None:
+    texts = [f"又见赌博 {i}" for i in range(60)]
+    passed = [one.action == "pass" for one in next(iter(judges.values()))(texts)]
+    texts = [text for text, passes in zip(texts, passed, strict=True) if passes]
+    assert len(texts) > 3
+    asked: list[str] = []
+    answers = asyncio.Event()
+
+    async def waits(text: str) -> Scores:
+        asked.append(text)
+        await answers.wait()
+        return sure_of(small_policy, "fraud")
+
+    async def work(fleet: Fleet) -> None:
+        decisions = await fleet.decide(texts, SECONDS)
+        assert {(one.action, one.tiers, one.reasons) for one in decisions} == {("pass", ("student",), ("audit",))}
+        await asyncio.sleep(0.05)
+        assert asked == (texts[:budget] if log == "durable" else [])
+        answers.set()
+
+    cascade = {"audit": 1.0, "band": 0.0, "per_day": budget}
+    run(bundles[0], work, {"big": waits}, tiers=[{"teacher": TEACHER}], cascade=cascade, log=log)
 
 
 def test_another_bundle_can_be_the_tier_and_budgets_outlive_a_swap(

@@ -27,7 +27,7 @@ from tamis.store import Store
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee"]
 
 
-def admin(running: Running, call: str = "", **body: str) -> httpx.Response:
+def admin(running: Running, call: str = "", **body: object) -> httpx.Response:
     headers, url = {"authorization": f"Bearer {running.admin}"}, f"{running.url}/admin/bundles"
     if not call:
         return httpx.get(url, headers=headers)
@@ -129,6 +129,59 @@ def test_bundles_are_swapped_in_all_workers_under_load(bundles: Any, tmp_path: P
     with served(bundles[0], tmp_path / "a") as running:
         assert model_of(running) == two
         assert places(running) == {two: "live", one: "previous"}
+
+
+def test_a_canary_decides_the_same_texts_in_all_workers_and_outlives_a_restart(bundles: Any, tmp_path: Path) -> None:
+    one, two = map(check_manifest, bundles)
+    texts = [f"text {i}" for i in range(400)]
+
+    def shared(running: Running) -> set[str]:
+        """The texts that the canary decides; each is asked over connections of its own, which both workers take."""
+        found: set[str] = set()
+        for start in range(0, len(texts), 50):
+            with Client(running.url, running.key) as client:
+                part = texts[start : start + 50]
+                found |= {
+                    text for text, said in zip(part, client.decide(part), strict=True) if said.versions["model"] == two
+                }
+        return found
+
+    def held(running: Running, place: str, name: str, workers: int = 2) -> bool:
+        line = f'tamis_bundle_workers{{bundle="{name}",place="{place}"}} {workers}.0'
+        return until(lambda: line in httpx.get(f"{running.url}/metrics").text)
+
+    with served(bundles[0], tmp_path / "a", "--workers", "2") as running:
+        with Load(running, 3) as load:
+            assert admin(running, "load", folder=str(bundles[1])).status_code == 200
+            assert admin(running, "canary", name=two, share=1.5).status_code == 422
+            assert admin(running, "canary", name=one, share=0.2).status_code == 409
+            told = admin(running, "canary", name=two, share=0.2).json()["bundles"]
+            assert {slot["name"]: (slot["place"], slot["share"]) for slot in told} == {
+                one: ("live", 0.8),
+                two: ("canary", 0.2),
+            }
+            assert held(running, "canary", two)
+            found = [shared(running) for _ in range(3)]
+            assert found[0] == found[1] == found[2]
+            # Four standard deviations of 400 texts, a fifth of them.
+            assert abs(len(found[0]) - 80) <= 32
+            assert f'tamis_bundle_texts_total{{bundle="{two}"}}' in httpx.get(f"{running.url}/metrics").text
+            assert admin(running, "canary", name=two, share=0).status_code == 200
+            assert held(running, "loaded", two)
+            assert shared(running) == set()
+            assert admin(running, "canary", name=two, share=0.2).status_code == 200
+            assert held(running, "canary", two)
+        assert (load.broken, set(load.statuses)) == ([], {200})
+    with served(bundles[0], tmp_path / "a") as running:
+        assert places(running) == {one: "live", two: "canary"}
+        assert shared(running) == found[0]
+        with Store.open(running.store) as store, store.begin() as connection:
+            models = connection.exec_driver_sql(
+                "SELECT versions FROM decisions ORDER BY number DESC LIMIT 400"
+            ).scalars()
+            assert sum(json.loads(one)["model"] == two for one in models) == len(found[0])
+        assert admin(running, "promote", name=two).status_code == 200
+        assert places(running) == {one: "previous", two: "live"}
 
 
 def test_a_bundle_that_must_not_be_served_is_refused_and_the_old_one_goes_on(bundles: Any, tmp_path: Path) -> None:

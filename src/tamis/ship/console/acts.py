@@ -13,7 +13,7 @@ from sqlalchemy import Column, Integer, String, Table, Text, insert, select
 from tamis.decisions import stamp
 from tamis.store import Store, metadata
 
-What = Literal["load", "shadow", "promote", "rollback", "unload", "thresholds", "bulk", "bulk_undo", "pin"]
+What = Literal["load", "shadow", "canary", "promote", "rollback", "unload", "thresholds", "bulk", "bulk_undo", "pin"]
 
 acts_table = Table(
     "acts",

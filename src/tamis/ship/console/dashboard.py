@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import Float, cast, func, select
 from starlette.responses import Response
 
 from tamis import charts
@@ -22,7 +22,6 @@ from tamis.ship.console.look import DAYS as LOOKED
 from tamis.ship.console.look import PINNED, Look, last_look
 from tamis.ship.console.page import Lead, Reviewer, Visit
 from tamis.ship.monitor import Measure, pin, words
-from tamis.store import Store, signals_table
 
 ACTIONS = ("pass", "review", "block")
 STRETCHES = {"1": 1, "7": 7, "30": 30, "90": 90}
@@ -70,7 +69,7 @@ def show(visit: Reviewer) -> Response:
         days=visit.query("days") if visit.query("days") in STRETCHES else "7",
         choices=[(name, visit.words("last_days", n=n)) for name, n in STRETCHES.items()],
         **_traffic(visit, slots, counted),
-        **_cascade(visit, slots, totals(counted["tiers"])),
+        **_cascade(visit, slots, counted),
         **_versions(visit, slots, counted),
         **_health(visit),
     )
@@ -156,36 +155,81 @@ def _chart(visit: Visit, title: str, slots: Slots, values: Mapping[str, Sequence
     return charts.plot(visit.words(title), series, x, Axis(unit, 0, top))
 
 
-def _cascade(visit: Visit, slots: Slots, chains: Mapping[str, int]) -> dict[str, Any]:
-    """Who was asked, how often, and what the teachers among them cost."""
-    asked: dict[str, int] = {}
+def _cascade(visit: Visit, slots: Slots, counted: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:
+    """Who was asked and who decided, how often, and what the teachers among them took."""
+    chains = totals(counted["tiers"])
+    asked: Counter[str] = Counter()
     for chain, rows in chains.items():
-        for tier in filter(None, chain.split(" > ")):
-            asked[tier] = asked.get(tier, 0) + rows
-    total = sum(chains.values())
+        asked.update(dict.fromkeys(_tiers(chain), rows))
+    last = _last_tiers(counted["tiers"])
+    taken = {name: {kind: counted[kind].get(name, {}) for kind in TAKEN} for name in sorted(_teachers(counted))}
     costs = {
-        tier: mean_cost(visit.store, tier.removeprefix("teacher ")) for tier in asked if tier.startswith("teacher ")
+        name: _cost(visit, name, {kind: sum(found.values()) for kind, found in of.items()})
+        for name, of in taken.items()
     }
-    spent = [asked[tier] * cost for tier, cost in costs.items() if not math.isnan(cost)]
-    beyond = sum(rows for chain, rows in chains.items() if set(chain.split(" > ")) - {"", "student", PERSON})
+    priced = [cost for cost in costs.values() if not math.isnan(cost)]
+    total = sum(chains.values())
+    beyond = sum(rows for chain, rows in chains.items() if set(_tiers(chain)) - {"student", PERSON})
     return {
-        "chains": chains,
-        "asked": dict(sorted(asked.items(), key=lambda one: -one[1])),
+        "asked": dict(asked.most_common()),
+        "last": last,
+        "taken": taken,
         "costs": costs,
-        "cost": sum(spent) if spent else NAN,
+        "cost": sum(priced) if priced else NAN,
         "beyond": beyond / total if total else NAN,
-        "person": asked.get(PERSON, 0) / total if total else NAN,
+        "person": asked[PERSON] / total if total else NAN,
+        "tier_charts": {
+            "last": _shares(visit, slots, last),
+            "tokens": _chart(
+                visit, "dashboard_tokens", slots, _tokens(visit, slots, taken), visit.words("dashboard_tokens_unit")
+            ),
+        },
     }
 
 
-def mean_cost(store: Store, teacher: str) -> float:
-    """What an answer of a teacher cost on average, of those that the store keeps; NaN of none."""
-    columns = signals_table.c
-    cost = cast(columns.body["cost"].as_string(), Float)
-    query = select(func.avg(cost)).where(columns.teacher.startswith(teacher, autoescape=True))
-    with store.begin() as connection:
-        found = connection.execute(query).scalar()
-    return NAN if found is None else float(found)
+def _tiers(chain: str) -> list[str]:
+    """Who was asked, of a name under which decisions are counted; the student alone where the log names nobody."""
+    return chain.split(" > ") if chain else ["student"]
+
+
+def _last_tiers(chains: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str]]:
+    """Decisions in each slot by the last who was asked, which is who decided."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for chain, rows in chains.items():
+        found[_tiers(chain)[-1]].update(rows)
+    return dict(sorted(found.items(), key=lambda one: -one[1].total()))
+
+
+def _teachers(counted: Mapping[str, Mapping[str, object]]) -> set[str]:
+    return {name for kind in TAKEN for name in counted[kind]}
+
+
+def _cost(visit: Visit, teacher: str, taken: Mapping[str, int]) -> float:
+    """What a teacher's tokens cost at the prices that are set now; NaN where none are set."""
+    tiers = {f"teacher {tier.name}": tier.teacher.budget for tier in visit.service.config.tiers if tier.teacher}
+    budget = tiers.get(teacher)
+    priced = budget is not None and budget.price_prompt + budget.price_completion > 0
+    return budget.cost(taken["prompt"], taken["completion"]) if budget and priced else NAN
+
+
+def _shares(visit: Visit, slots: Slots, last: Mapping[str, Mapping[str, int]]) -> str:
+    """The share of decisions of each tier in each slot, in percent."""
+    all_of = [sum(rows.get(slot, 0) for rows in last.values()) for slot in slots.names]
+    values = {
+        visit.words.known("tier", tier): [
+            100 * rows.get(slot, 0) / n if n else NAN for slot, n in zip(slots.names, all_of, strict=True)
+        ]
+        for tier, rows in last.items()
+    }
+    return _chart(visit, "dashboard_last", slots, values, "%")
+
+
+def _tokens(visit: Visit, slots: Slots, taken: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, list[float]]:
+    """Tokens in and out of all teachers in each slot."""
+    return {
+        visit.words(f"dashboard_{kind}"): [sum(of[kind].get(slot, 0) for of in taken.values()) for slot in slots.names]
+        for kind in ("prompt", "completion")
+    }
 
 
 def _versions(visit: Visit, slots: Slots, counted: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:
@@ -256,5 +300,8 @@ def _start(time: datetime, unit: Unit) -> datetime:
     return whole if unit == "hour" else whole.replace(hour=0)
 
 
-KINDS = ("action", "category", "latency", "tiers", "model", "policy")
+TAKEN = ("asked", "kept", "prompt", "completion")
+"""What is counted of a teacher, see `ledger.Kind`."""
+
+KINDS = ("action", "category", "latency", "tiers", "model", "policy", *TAKEN)
 """Counts that the page is made of, see `hours.KINDS`."""

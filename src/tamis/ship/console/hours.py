@@ -19,6 +19,9 @@ from tamis.decisions import decisions_table, stamp
 from tamis.store import Store, metadata, notes_table
 
 Unit = Literal["hour", "day"]
+Counted = Counter[tuple[str, str, str]]
+"""Numbers by kind, hour and name."""
+
 LOCK = 7_461_516
 BATCH = 5000
 STEP = 1.25
@@ -50,7 +53,7 @@ def fold(store: Store) -> int:
             rows = connection.execute(_after(last)).mappings().all()
         if not rows:
             return done
-        counted = Counter(key for row in rows for key in keys(row))
+        counted: Counted = Counter(key for row in rows for key in keys(row))
         # Counting takes a while, and what is decided meanwhile must not wait for it: only the writing locks.
         with store.exclusive(LOCK) as connection:
             if _last(connection) == last:
@@ -63,12 +66,18 @@ def keys(row: RowMapping) -> list[tuple[str, str, str]]:
     return [(kind, row["time"][:13], name_of(row)[:200]) for kind, name_of in KINDS.items()]
 
 
+def add(store: Store, connection: Connection, counted: Counted) -> None:
+    """Add numbers to those of their kind, hour and name."""
+    rows = [{"kind": kind, "hour": hour, "name": name, "rows": n} for (kind, hour, name), n in sorted(counted.items())]
+    store.upsert(connection, hours_table, rows, lambda old, new: {"rows": old.rows + new.rows})
+
+
 def counts(store: Store, kind: str, since: datetime, until: datetime, unit: Unit) -> dict[str, dict[str, int]]:
     """Decisions of each name in each hour or day (UTC) of a stretch, by name and then by the start of the unit.
 
     Args:
         store: the database.
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or of what the service counts of its teachers.
         since: the hour it is in is the first that counts.
         until: the hour it is in is the last.
         unit: what one number is of.
@@ -127,9 +136,8 @@ def _last(connection: Connection) -> int:
     return int(connection.execute(select(notes_table.c.value).where(notes_table.c.key == _COUNTED)).scalar() or 0)
 
 
-def _add(store: Store, connection: Connection, counted: Counter[tuple[str, str, str]], last: int) -> None:
-    rows = [{"kind": kind, "hour": hour, "name": name, "rows": n} for (kind, hour, name), n in counted.items()]
-    store.upsert(connection, hours_table, rows, lambda old, new: {"rows": old.rows + new.rows})
+def _add(store: Store, connection: Connection, counted: Counted, last: int) -> None:
+    add(store, connection, counted)
     store.upsert(connection, notes_table, [{"key": _COUNTED, "value": last}], lambda _, new: {"value": new.value})
 
 

@@ -1,4 +1,4 @@
-"""The bundles of the service: what they are, how the one in shadow differs, and which of them decides."""
+"""The bundles of the service: what they are, how the one in shadow differs, and which of them decides how much."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tamis.ship.console.page import Admin, Lead, Stop, Visit
 from tamis.ship.console.quality import estimate_of
 from tamis.ship.console.reading import text_of
 from tamis.ship.service import admin, shadow
-from tamis.ship.service.fleet import Slot
+from tamis.ship.service.members import Slot
 from tamis.ship.service.shadow import Difference
 from tamis.store import Store
 
@@ -63,7 +63,7 @@ def show(visit: Lead) -> Response:
         models=models,
         places=PLACES,
         shadow=_comparison(visit, live, other) if other else None,
-        done=acts(visit.store, "load", "shadow", "promote", "rollback", "unload", "thresholds", limit=SHOWN),
+        done=acts(visit.store, "load", "shadow", "canary", "promote", "rollback", "unload", "thresholds", limit=SHOWN),
     )
 
 
@@ -94,6 +94,18 @@ async def cast_shadow(visit: Admin, name: str) -> Response:
     """Let a bundle judge a copy of the traffic; asked again, end that."""
     at_work = any(slot.name == name and slot.place == "shadow" for slot in visit.service.fleet.slots)
     return await _change(visit, "shadow", lambda: visit.service.fleet.shadow(None if at_work else name), name=name)
+
+
+@router.post("/{name}/canary")
+async def cast_canary(visit: Admin, name: str) -> Response:
+    """Let a bundle decide a share of the traffic, in percent; 0 ends that."""
+    try:
+        share = float(visit.field("percent")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise Stop(400, "models_no_share")
+    return await _change(visit, "canary", lambda: visit.service.fleet.canary(name, share), name=name, share=share)
 
 
 @router.post("/{name}/promote")
@@ -165,7 +177,7 @@ def _with_texts(store: Store, found: list[Difference]) -> list[tuple[Difference,
     return [(one, texts.get(one.content, "")) for one in found]
 
 
-PLACES = {"live": "pass", "shadow": "review", "previous": "", "loaded": ""}
+PLACES = {"live": "pass", "canary": "review", "shadow": "review", "previous": "", "loaded": ""}
 """Where a bundle may be, in the order of the page, and the colour of its badge."""
 
 FIGURES = ("macro_f1", "risk_auroc", "recall_at_fpr_0.01", "ece")

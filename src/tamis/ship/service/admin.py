@@ -1,4 +1,4 @@
-"""`/admin/bundles`: load, shadow, promote, roll back, list.
+"""`/admin/bundles`: load, shadow, canary, promote, roll back, list.
 
 What an admin call changes in the worker it comes to, it notes in the store under the folder the service was started
 with; every other worker sees the note within `watch` seconds and does the same. So a promotion outlives a restart, and
@@ -20,21 +20,26 @@ from tamis.errors import BundleError, TamisError
 from tamis.ship.service import metrics
 from tamis.ship.service import shadow as shadow_of
 from tamis.ship.service.answers import Service, bearer, respond, service_of
-from tamis.ship.service.fleet import Fleet, Place
+from tamis.ship.service.fleet import Fleet
 from tamis.ship.service.keys import list_keys
 from tamis.ship.service.limits import parse, read_body
+from tamis.ship.service.members import Place
 from tamis.ship.service.native import ErrorResponse
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import documented
 
 log = logging.getLogger(__name__)
 PATH = "/admin/bundles"
+Wanted = Sequence[Sequence[Any]]
+"""Name, folder and place of each bundle, and of a canary its share."""
+
 REFUSALS = (400, 401, 403, 409, 413, 422, 429)
 BUNDLE: dict[str, Any] = {
     "name": "3f0c9a7be201",
     "folder": "/srv/bundles/june",
     "place": "live",
     "policy": "default 1.0",
+    "share": 1.0,
 }
 
 
@@ -54,13 +59,22 @@ class NameRequest(BaseModel):
     name: str = Field(min_length=1, max_length=64)
 
 
+class CanaryRequest(NameRequest):
+    """The name of a loaded bundle, and the share of the traffic it is to decide; 0 ends that."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "3f0c9a7be201", "share": 0.05}]})
+
+    share: float = Field(ge=0, le=1)
+
+
 class BundleOut(BaseModel):
-    """A loaded bundle, and whether it is live, in shadow, the one before the live one, or just loaded."""
+    """A loaded bundle; it is live, a canary beside it, in its shadow, the one before it, or just loaded."""
 
     name: str
     folder: str
     place: Place
     policy: str
+    share: float = Field(ge=0, le=1)
 
 
 class BundlesResponse(BaseModel):
@@ -96,6 +110,12 @@ async def load(request: Request) -> Response:
 async def shadow(request: Request) -> Response:
     """Let a loaded bundle judge a copy of the traffic, without a say."""
     return await _change(request, NameRequest, lambda service, asked: service.fleet.shadow(asked.name))
+
+
+@router.post(f"{PATH}/canary", **documented(CanaryRequest, BundlesResponse, ErrorResponse, REFUSALS))
+async def canary(request: Request) -> Response:
+    """Let a loaded bundle decide a share of the traffic beside the live one; a share of 0 ends that."""
+    return await _change(request, CanaryRequest, lambda service, asked: service.fleet.canary(asked.name, asked.share))
 
 
 @router.post(f"{PATH}/promote", **REFUSED)
@@ -165,15 +185,18 @@ async def change(service: Service, work: Callable[[], Awaitable[object]]) -> Non
 def _told(service: Service) -> dict[str, Any]:
     """The bundles of this worker, and what all workers have compared of the live one and its shadow."""
     slots = service.fleet.slots
-    bundles = [{"name": s.name, "folder": s.folder, "place": s.place, "policy": s.policy} for s in slots]
+    bundles = [{name: getattr(slot, name) for name in BundleOut.model_fields} for slot in slots]
     named = {slot.place: slot.name for slot in slots}
     pair = (named["live"], named["shadow"]) if {"live", "shadow"} <= set(named) else None
     counted = shadow_of.agreement(service.store, *pair) if pair else {}
     return {"bundles": bundles, "agreement": {f"{live}/{other}": n for (live, other), n in counted.items()}}
 
 
-def _wanted(service: Service) -> list[list[str]]:
-    return [[slot.name, slot.folder, slot.place] for slot in service.fleet.slots]
+def _wanted(service: Service) -> Wanted:
+    return [
+        [slot.name, slot.folder, slot.place, *([slot.share] if slot.place == "canary" else [])]
+        for slot in service.fleet.slots
+    ]
 
 
 async def watch(service: Service) -> None:
@@ -211,24 +234,29 @@ async def _catch_up(service: Service) -> None:
         await follow(service.fleet, wanted)
 
 
-async def follow(fleet: Fleet, wanted: Sequence[Sequence[str]]) -> None:
-    """Make a fleet hold exactly the bundles that are wanted, each a name, a folder and a place.
+async def follow(fleet: Fleet, wanted: Wanted) -> None:
+    """Make a fleet hold exactly the bundles that are wanted, each in its place.
 
     Raises:
         BundleError: one of them must not be served, or its folder holds another one; what was live stays so.
     """
     held = {slot.name for slot in fleet.slots}
-    for name, folder, _ in wanted:
+    for name, folder, *_ in wanted:
         if name not in held and (await fleet.load(folder)).name != name:
             raise BundleError(f"{folder} no longer holds bundle {name}: load what it holds, and promote that")
+    named = {place: (name, *share) for name, _, place, *share in wanted}
     # The bundle before the live one is the one that was live before it.
-    for place, work in (("previous", fleet.promote), ("live", fleet.promote), ("shadow", fleet.shadow)):
-        for name, _, its in wanted:
-            if its == place:
-                await work(name)
+    for place in ("previous", "live"):
+        if place in named:
+            await fleet.promote(*named[place])
+    await fleet.shadow(*named.get("shadow", (None,)))
     for slot in fleet.slots:
-        if slot.name not in {name for name, _, _ in wanted}:
+        if slot.place == "canary" and "canary" not in named:
+            await fleet.canary(slot.name, 0.0)
+        if slot.name not in {name for name, *_ in wanted}:
             await fleet.unload(slot.name)
+    if "canary" in named:
+        await fleet.canary(*named["canary"])
 
 
 def measure(service: Service) -> None:

@@ -194,6 +194,7 @@ def count(decisions: Sequence[Decision]) -> None:
         metrics.DECISIONS.labels(decision.action, decision.category).inc()
         if TENANT in decision.versions:
             metrics.TENANTS.labels(decision.versions[TENANT], decision.action).inc()
+        metrics.BUNDLE_TEXTS.labels(decision.versions["model"]).inc()
         for tier in decision.tiers:
             metrics.TIERS.labels(tier).inc()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -30,7 +31,7 @@ from tamis.ship.service import admin, metrics, native, openai, perspective, tena
 from tamis.ship.service.answers import Service, respond, service_of
 from tamis.ship.service.bases import Bases
 from tamis.ship.service.drain import drain_on_sigterm
-from tamis.ship.service.fleet import Fleet, Teachers
+from tamis.ship.service.fleet import Fleet, StoredTeachers
 from tamis.ship.service.keys import Keyring
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import install
@@ -49,7 +50,7 @@ class Settings:
 
     bundle: Path
     config: ServeConfig
-    teachers: Teachers
+    teachers: StoredTeachers
     workers: int = 1
     listening: socket.socket | None = None
 
@@ -86,7 +87,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         log_of = DecisionLog(store, config.keep_days) if config.log == "durable" else nullcontext()
         with log_of as decision_log:
             salt, bases = audit_salt(store), Bases(config.batch)
-            fleet = await Fleet.start(settings.bundle, config, settings.teachers, salt, bases)
+            teachers = functools.partial(settings.teachers, store=store)
+            fleet = await Fleet.start(settings.bundle, config, teachers, salt, bases)
             tenants = Tenants(settings.bundle, config, bases, salt)
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
             note = f"bundles of {settings.bundle}"[-300:]
@@ -201,6 +203,7 @@ REQUESTS = (
     native.DecisionsRequest,
     perspective.AnalyzeRequest,
     admin.LoadRequest,
+    admin.CanaryRequest,
     admin.NameRequest,
     tenancy.AddRequest,
     tenancy.RemoveRequest,

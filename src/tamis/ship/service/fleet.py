@@ -1,68 +1,59 @@
-"""The bundles of one process: one is live, one may be in its shadow, and the one before it is kept for a way back.
+"""The bundles of one process: one is live, others decide a share or judge in its shadow, one is the way back.
 
-Which bundle is live is one reference. A request reads it once, so it is answered by that bundle from first to last,
-whatever happens meanwhile; what is replaced is ended only when all it accepted is answered.
+Which bundle decides is read once a text, so each text is judged by one bundle from first to last, whatever happens
+meanwhile; what is replaced is ended only when all it accepted is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Protocol
 
 from tamis.config import ServeConfig, TierConfig
-from tamis.errors import BundleError, Closing, ConfigError, ServiceError
+from tamis.errors import Closing, ConfigError, ServiceError
 from tamis.policy import Policy
-from tamis.records import Action, Decision, Scores
-from tamis.ship.cascade import AsyncScorer, Cascade, Tier
+from tamis.records import AUDIT, Decision, content_id
+from tamis.ship.cascade import Cascade, Tier, is_chosen
 from tamis.ship.service.bases import Bases
 from tamis.ship.service.engine import Engine
+from tamis.ship.service.members import (
+    CASCADE,
+    TICK,
+    Member,
+    Place,
+    Slot,
+    another_policy,
+    bundle_tier,
+    version_of,
+)
+from tamis.store import Store
 
 log = logging.getLogger(__name__)
 
-TICK = 0.01
-"""Seconds between two looks at whether all is answered."""
+Teachers = Callable[[Sequence[TierConfig], Policy], AbstractAsyncContextManager[Mapping[str, Tier]]]
+"""Settings of the tiers and the policy in, those tiers that are teachers out, by the names of their settings."""
 
-Teachers = Callable[[Sequence[TierConfig], Policy], AbstractAsyncContextManager[Mapping[str, AsyncScorer]]]
 CALM = 0.25
 """A shadow judges while the live bundle's queue is filled at most so far; were it only an empty one, a service that is
 never idle would compare nothing."""
 COMPARED = 10_000
 """Comparisons that are held until they are asked for; where nobody asks, the oldest go."""
 
-Place = Literal["live", "shadow", "previous", "loaded"]
 
+class StoredTeachers(Protocol):
+    """`Teachers` whose answers are kept in a store."""
 
-@dataclass(frozen=True)
-class Slot:
-    """One bundle as the admin calls show it; `agreement` counts (live action, shadow action) since it is a shadow."""
-
-    name: str
-    folder: str
-    place: Place
-    policy: str
-    agreement: Mapping[tuple[Action, Action], int]
-
-
-@dataclass(eq=False)
-class _Member:
-    """One loaded bundle."""
-
-    name: str
-    folder: Path
-    engine: Engine
-    cascade: Cascade
-    agreement: Counter[tuple[Action, Action]] = field(default_factory=Counter)
-
-    def decide(self, texts: Sequence[str], scores: Sequence[Scores]) -> list[Decision]:
-        """What the bundle by itself decides."""
-        return [self.engine.moderator.decide(text, one) for text, one in zip(texts, scores, strict=True)]
+    def __call__(
+        self, tiers: Sequence[TierConfig], policy: Policy, store: Store
+    ) -> AbstractAsyncContextManager[Mapping[str, Tier]]:
+        """The tiers that are teachers, until the block ends."""
 
 
 class Fleet:
@@ -82,14 +73,15 @@ class Fleet:
         # Without anybody to ask, unsure is no reason to leave what the thresholds say.
         limits = config.cascade if tiers else config.cascade.model_copy(update={"band": 0.0})
         self._limits, self._salt = limits, salt
-        self._members: dict[str, _Member] = {}
-        self._live: _Member | None = None
-        self._previous: _Member | None = None
-        self._shadow: _Member | None = None
+        self._members: dict[str, Member] = {}
+        self._live: Member | None = None
+        self._previous: Member | None = None
+        self._shadow: Member | None = None
+        self._canary: Member | None = None
+        self._share = 0.0
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
         self._compared: deque[tuple[Decision, Decision]] = deque(maxlen=COMPARED)
-        self._deciding = 0
         self._closing = False
 
     @classmethod
@@ -101,8 +93,8 @@ class Fleet:
         Args:
             folder: of the bundle.
             config: batches, cascade and tiers.
-            teachers: gives a scorer for each tier that is a teacher, by its name, until the fleet is drained.
-            salt: chooses what is audited; the workers of one service share it.
+            teachers: gives the tiers that are teachers, by their names, until the fleet is drained.
+            salt: chooses what is audited and what a canary decides; the workers of one service share it.
             bases: what other fleets of the process share with this one.
 
         Raises:
@@ -116,9 +108,7 @@ class Fleet:
             opened.push_async_callback(engine.close)
             asked = await opened.enter_async_context(teachers(config.tiers, policy))
             tiers = [
-                await _bundle_tier(tier.bundle, policy, bases, opened)
-                if tier.bundle is not None
-                else Tier(f"teacher {tier.name}", asked[tier.name])
+                await bundle_tier(tier.bundle, policy, bases, opened) if tier.bundle is not None else asked[tier.name]
                 for tier in config.tiers
             ]
             fleet = cls(config, policy, tiers, opened.pop_all(), salt, bases)
@@ -139,23 +129,46 @@ class Fleet:
         """
         if not self.ready:
             raise Closing("the service takes no more requests: send this one again, to another process")
-        member = self._current
-        self._deciding += 1
+        parts = self._divided(texts)
+        for member in parts:
+            member.deciding += 1
         try:
-            return await self._decide(member, texts, seconds)
+            if len(parts) == 1:
+                return await self._decide(next(iter(parts)), texts, seconds)
+            asked = (self._decide(member, [texts[i] for i in places], seconds) for member, places in parts.items())
+            answers = chain.from_iterable(await asyncio.gather(*asked))
         finally:
-            self._deciding -= 1
+            for member in parts:
+                member.deciding -= 1
+        found = dict(zip(chain.from_iterable(parts.values()), answers, strict=True))
+        return [found[i] for i in range(len(texts))]
 
-    async def _decide(self, member: _Member, texts: Sequence[str], seconds: float) -> list[Decision]:
+    def _divided(self, texts: Sequence[str]) -> dict[Member, Sequence[int]]:
+        """Places of the texts by the bundle that decides them."""
+        live, canary = self._current, self._canary
+        if canary is None:
+            return {live: range(len(texts))}
+        # Under the salt of the audit, a small canary would have all that is audited.
+        salt = self._salt + b" canary"
+        chosen = [is_chosen(content_id(text), salt, self._share) for text in texts]
+        places = {
+            live: [i for i, one in enumerate(chosen) if not one],
+            canary: [i for i, one in enumerate(chosen) if one],
+        }
+        return {member: where for member, where in places.items() if where}
+
+    async def _decide(self, member: Member, texts: Sequence[str], seconds: float) -> list[Decision]:
         loop = asyncio.get_running_loop()
         began = loop.time()
         scores = await member.engine.score(texts, began + seconds)
         first = member.decide(texts, scores)
-        self._show(texts, first)
+        if member is self._live:
+            self._show(texts, first)
         spent = loop.time() - began
         carried = [member.cascade(text, one, seconds - spent) for text, one in zip(texts, first, strict=True)]
         # Without tiers nothing is waited for, and a task a text would cost more than the text.
         decisions = await asyncio.gather(*carried) if self._tiers else [await one for one in carried]
+        self._audit(member, texts, decisions)
         return [replace(one, latency_ms=one.latency_ms + 1000 * spent) for one in decisions]
 
     async def load(self, folder: str | Path) -> Slot:
@@ -166,12 +179,12 @@ class Fleet:
         """
         async with self._changing:
             engine = await self._bases.open(Path(folder))
-            known = self._members.get(_version(engine))
+            known = self._members.get(version_of(engine))
             wrong = self._tiers and engine.moderator.policy.label_space != self._tiers_policy.label_space
             if wrong or known:
                 await engine.close()
             if wrong:
-                raise _another_policy(folder, engine.moderator.policy, self._tiers_policy)
+                raise another_policy(folder, engine.moderator.policy, self._tiers_policy, CASCADE)
             return self._slot(known or self._add(engine, Path(folder)))
 
     async def shadow(self, name: str | None) -> None:
@@ -187,13 +200,33 @@ class Fleet:
             if self._shadow:
                 self._shadow.agreement = Counter()
 
+    async def canary(self, name: str, share: float) -> Slot:
+        """Let a loaded bundle decide a share of the traffic, until another one is live; 0 ends that.
+
+        The texts are chosen by a keyed hash of their content, so that the same text meets the same bundle in every
+        worker; a share that grows keeps those it had.
+
+        Raises:
+            ConfigError: it is live, or there is none of this name.
+            BundleError: it judges by other categories than the live one.
+        """
+        async with self._changing:
+            member, policy = self._idle(name), self.policy
+            if share and member.engine.moderator.policy.label_space != policy.label_space:
+                raise another_policy(member.folder, member.engine.moderator.policy, policy, "the live bundle")
+            if share:
+                self._leave(member)
+                self._canary, self._share = member, share
+            elif member is self._canary:
+                self._canary = None
+            return self._slot(member)
+
     async def promote(self, name: str) -> Slot:
         """Make a loaded bundle the live one; the one that was live is kept for `rollback`."""
         async with self._changing:
-            member = self._named(name)
+            member, old = self._named(name), self._previous
             if member is not self._live:
-                old, self._previous, self._live = self._previous, self._live, member
-                self._shadow = None if self._shadow is member else self._shadow
+                self._make_live(member)
                 if old not in (None, member):
                     await self._end(old)
             return self._slot(member)
@@ -207,8 +240,7 @@ class Fleet:
         async with self._changing:
             if self._previous is None:
                 raise ConfigError("no bundle was live before this one: load one and promote it")
-            self._live, self._previous = self._previous, self._live
-            self._shadow = None if self._shadow is self._live else self._shadow
+            self._make_live(self._previous)
             return self._slot(self._current)
 
     async def unload(self, name: str) -> None:
@@ -219,15 +251,14 @@ class Fleet:
         """
         async with self._changing:
             member = self._idle(name)
-            self._shadow = None if self._shadow is member else self._shadow
-            self._previous = None if self._previous is member else self._previous
+            self._leave(member)
             await self._end(member)
 
     async def drain(self) -> None:
         """Take nothing more and answer all that was accepted."""
         async with self._changing:
             self._closing = True
-            while self._deciding:
+            while any(member.deciding for member in self._members.values()):
                 await asyncio.sleep(TICK)
             await asyncio.gather(*self._background)
             for member in list(self._members.values()):
@@ -261,13 +292,13 @@ class Fleet:
         return self._current.engine
 
     @property
-    def _current(self) -> _Member:
+    def _current(self) -> Member:
         if self._live is None:
             raise Closing("no bundle is live yet: wait until the service is ready")
         return self._live
 
-    def _add(self, engine: Engine, folder: Path) -> _Member:
-        member = _Member(_version(engine), folder, engine, self._cascade(engine))
+    def _add(self, engine: Engine, folder: Path) -> Member:
+        member = Member(version_of(engine), folder, engine, self._cascade(engine))
         self._members[member.name] = member
         return member
 
@@ -283,11 +314,23 @@ class Fleet:
         shadow = self._shadow
         if shadow is None or shadow.engine.depth or self.engine.backlog > CALM * self.config.batch.wait:
             return
-        task = asyncio.create_task(self._compare(shadow, texts, first))
+        self._later(self._compare(shadow, texts, first))
+
+    def _audit(self, member: Member, texts: Sequence[str], decisions: Sequence[Decision]) -> None:
+        """Let the teachers judge audited texts that the student decided alone; nothing but the log says which."""
+        if not self._tiers or self.config.log == "off":
+            return
+        for text, decision in zip(texts, decisions, strict=True):
+            if AUDIT in decision.reasons and len(decision.tiers) == 1:
+                self._later(member.cascade.audit(text, self.config.timeout))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody waits for but the end of the fleet."""
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _compare(self, shadow: _Member, texts: Sequence[str], first: Sequence[Decision]) -> None:
+    async def _compare(self, shadow: Member, texts: Sequence[str], first: Sequence[Decision]) -> None:
         try:
             until = asyncio.get_running_loop().time() + self.config.timeout
             scores = await shadow.engine.score(texts, until)
@@ -298,47 +341,41 @@ class Fleet:
             shadow.agreement[live.action, other.action] += 1
             self._compared.append((live, other))
 
-    async def _end(self, member: _Member) -> None:
-        self._members.pop(member.name)
-        await member.engine.close()
+    def _make_live(self, member: Member) -> None:
+        """Let a bundle decide; a share of the traffic was one beside the bundle before it, and ends."""
+        self._leave(member)
+        self._previous, self._live, self._canary = self._live, member, None
 
-    def _named(self, name: str) -> _Member:
+    def _leave(self, member: Member) -> None:
+        """Take a bundle from whatever place it has."""
+        self._shadow = None if self._shadow is member else self._shadow
+        self._canary = None if self._canary is member else self._canary
+        self._previous = None if self._previous is member else self._previous
+
+    async def _end(self, member: Member) -> None:
+        self._members.pop(member.name)
+        await member.end()
+
+    def _named(self, name: str) -> Member:
         if name not in self._members:
             raise ConfigError(f"no bundle {name!r} is loaded: load it, or take one of {', '.join(self._members)}")
         return self._members[name]
 
-    def _idle(self, name: str) -> _Member:
+    def _idle(self, name: str) -> Member:
         member = self._named(name)
         if member is self._live:
             raise ConfigError(f"bundle {name} is live: promote another one first")
         return member
 
-    def _slot(self, member: _Member) -> Slot:
-        taken: dict[Place, _Member | None] = {"live": self._live, "shadow": self._shadow, "previous": self._previous}
+    def _slot(self, member: Member) -> Slot:
+        taken: dict[Place, Member | None] = {
+            "live": self._live,
+            "canary": self._canary,
+            "shadow": self._shadow,
+            "previous": self._previous,
+        }
         place: Place = next((place for place, one in taken.items() if one is member), "loaded")
+        decided = self._share if self._canary else 0.0
+        share = {"live": 1 - decided, "canary": decided}.get(place, 0.0)
         policy = member.engine.moderator.versions["policy"]
-        return Slot(member.name, str(member.folder), place, policy, dict(member.agreement))
-
-
-def _version(engine: Engine) -> str:
-    return engine.moderator.versions["model"]
-
-
-async def _bundle_tier(folder: str, policy: Policy, bases: Bases, opened: AsyncExitStack) -> Tier:
-    """A larger student as a tier; the cascade keeps the time."""
-    engine = await bases.open(Path(folder))
-    opened.push_async_callback(engine.close)
-    if engine.moderator.policy.label_space != policy.label_space:
-        raise _another_policy(folder, engine.moderator.policy, policy)
-
-    async def score(text: str) -> Scores:
-        return (await engine.score([text], math.inf))[0]
-
-    return Tier(f"bundle {_version(engine)}", score, engine.moderator.thresholds)
-
-
-def _another_policy(folder: str | Path, got: Policy, wanted: Policy) -> BundleError:
-    return BundleError(
-        f"{folder} judges {', '.join(got.ids)}, the cascade it would be part of {', '.join(wanted.ids)}:"
-        " use bundles of the same policy"
-    )
+        return Slot(member.name, str(member.folder), place, policy, share, dict(member.agreement))

@@ -18,7 +18,7 @@ from tamis.errors import ConfigError
 from tamis.ship.bundle import check_servable
 from tamis.ship.service import metrics
 from tamis.ship.service.app import Settings, audit_salt, create_app
-from tamis.ship.service.fleet import Teachers
+from tamis.ship.service.fleet import StoredTeachers
 from tamis.ship.service.keys import list_keys
 from tamis.ship.service.tenants import note_of
 from tamis.store import Store
@@ -40,7 +40,7 @@ class _Workers(Multiprocess):
             listening.close()
 
 
-def serve(bundle: Path, config: ServeConfig, teachers: Teachers, host: str, port: int, workers: int) -> None:
+def serve(bundle: Path, config: ServeConfig, teachers: StoredTeachers, host: str, port: int, workers: int) -> None:
     """Serve a bundle until the process is told to end.
 
     Raises:

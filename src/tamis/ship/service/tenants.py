@@ -17,7 +17,7 @@ from pathlib import Path
 from tamis.config import ServeConfig, TierConfig
 from tamis.errors import BundleError, ConfigError, TamisError
 from tamis.policy import Policy
-from tamis.ship.cascade import AsyncScorer
+from tamis.ship.cascade import Tier
 from tamis.ship.service.bases import Bases
 from tamis.ship.service.fleet import Fleet
 from tamis.store import Store
@@ -134,5 +134,5 @@ def note_of(bundle: Path, config: ServeConfig) -> str:
 
 
 @asynccontextmanager
-async def _nobody(_tiers: Sequence[TierConfig], _policy: Policy) -> AsyncIterator[Mapping[str, AsyncScorer]]:
+async def _nobody(_tiers: Sequence[TierConfig], _policy: Policy) -> AsyncIterator[Mapping[str, Tier]]:
     yield {}
