@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from openai import AsyncOpenAI
 
@@ -59,9 +60,9 @@ class Asking:
         """
         found = None if example.id in self._said else await self._stored(example)
         # While the store was looked into, another caller may have asked.
-        if found is None and (task := self._said.get(example.id)):
+        if not _answered(found) and (task := self._said.get(example.id)):
             found = await asyncio.shield(task)
-        return None if found is None or found.outcome == "failed" else await self._corrected(found)
+        return await self._corrected(found) if _answered(found) else None
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -122,7 +123,11 @@ class Asking:
 
     async def _content_free(self, answering: Answering, example: Example) -> TeacherSignal:
         found = await self._stored(example)
-        return found if found and found.outcome != "failed" else await self._asked(answering, example)
+        return found if _answered(found) else await self._asked(answering, example)
+
+
+def _answered(signal: TeacherSignal | None) -> TypeGuard[TeacherSignal]:
+    return signal is not None and signal.outcome != "failed"
 
 
 @asynccontextmanager

@@ -305,7 +305,9 @@ def test_an_admin_shadows_compares_promotes_and_rolls_back(console: Consoled, bu
             assert "Show the text" in cell
             assert "汉字" in cell
         for wrong in ("", "a lot", "101", "-1", "nan"):
-            assert said(post(adam, f"/models/{two}/canary", percent=wrong)) == "The share is a number from 0 to 100."
+            answer = post(adam, f"/models/{two}/canary", percent=wrong)
+            assert answer.status_code == 400
+            assert "The share is a number from 0 to 100." in answer.text
         assert said(post(adam, f"/models/{two}/canary", percent="100")).startswith("The canary has changed")
         assert "canary 100.0%" in adam.get("/models").text
         assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == two

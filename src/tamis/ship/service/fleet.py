@@ -213,7 +213,7 @@ class Fleet:
         async with self._changing:
             member, policy = self._idle(name), self.policy
             if share and member.engine.moderator.policy.label_space != policy.label_space:
-                raise another_policy(member.folder, member.engine.moderator.policy, policy, "the live bundle")
+                raise another_policy(member.folder, member.engine.moderator.policy, policy, ", the live bundle")
             if share:
                 self._leave(member)
                 self._canary, self._share = member, share

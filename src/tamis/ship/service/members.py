@@ -21,7 +21,7 @@ from tamis.ship.service.engine import Engine
 TICK = 0.01
 """Seconds between two looks at whether all is answered."""
 
-CASCADE = "the cascade it would be part of"
+CASCADE = ", the cascade it would be part of"
 
 Place = Literal["live", "canary", "shadow", "previous", "loaded"]
 
@@ -89,5 +89,5 @@ async def bundle_tier(folder: str, policy: Policy, bases: Bases, opened: AsyncEx
 def another_policy(folder: str | Path, got: Policy, wanted: Policy, where: str) -> BundleError:
     """That a bundle judges by other categories than what it would stand beside."""
     return BundleError(
-        f"{folder} judges {', '.join(got.ids)}, {where} {', '.join(wanted.ids)}: use bundles of the same policy"
+        f"{folder} judges {', '.join(got.ids)}{where} {', '.join(wanted.ids)}: use bundles of the same policy"
     )
