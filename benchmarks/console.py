@@ -33,8 +33,8 @@ from tamis.reviews import Judgement
 from tamis.reviews.tables import ITEMS, items_table, verdicts_table
 from tamis.ship.bundle import load_bundle
 from tamis.ship.console.hours import fold
-from tamis.ship.console.look import look
 from tamis.ship.console.users import add_user
+from tamis.ship.monitor import look
 from tamis.ship.service.app import Settings, create_app
 from tamis.store import Store
 
@@ -181,7 +181,7 @@ def main() -> None:
                 rows = connection.execute(verdicts_table.select()).all()
             print(f"{asked.decisions} decisions, {len(rows)} verdicts")
             began = time.perf_counter()
-            look(store, policy)
+            look(store, policy, 7)
             print(f"a look in the background takes {time.perf_counter() - began:.1f} s")
         moved = f"review.risk.any={policy.actions.review / 2:g}"
         sys.exit(0 if asyncio.run(measure(asked.bundle, url, moved, asked.times)) else 1)

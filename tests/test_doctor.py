@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tamis.doctor import LOCAL_TEACHER, TRACKER, TRAIN, Check, checks
+from tamis.doctor import EXTRAS, LOCAL_TEACHER, TRACKER, TRAIN, Check, checks, extras
 from tamis.ship.backends import BACKENDS
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,20 @@ def test_each_backend_is_a_line_and_none_is_needed() -> None:
     assert found["backend onnx"].mend == "pip install 'tamis[serve]'"
     assert not found["backend onnx"].needed
     assert found["backend openvino"].ok
+
+
+def test_each_extra_says_what_is_there_and_what_is_missing() -> None:
+    told = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert told["all"] == [f"tamis[{','.join(EXTRAS)}]"]
+    named = {extra: [re.split(r"[^\w.-]", one)[0].lower() for one in told[extra]] for extra in EXTRAS}
+    assert {extra: sorted(names) for extra, names in extras().items()} == {e: sorted(n) for e, n in named.items()}
+    found = by_name(checks(installed=lambda name: name not in {"fastapi", "uvicorn"}))
+    assert not found["extra serve"].ok
+    assert found["extra serve"].found.endswith("; missing: fastapi, uvicorn")
+    assert f"openvino {importlib.metadata.version('openvino')}, " in found["extra serve"].found
+    assert (found["extra serve"].mend, found["extra serve"].needed) == ("pip install 'tamis[serve]'", False)
+    assert found["extra train"].ok
+    assert by_name(checks(installed=lambda name: False))["extra postgres"].found == "missing: psycopg"
 
 
 def test_it_runs_where_no_extra_is_installed_and_names_the_extras() -> None:

@@ -164,9 +164,10 @@ def timeline(title: str, rows: Sequence[tuple[str, Sequence[tuple[float, float]]
     bottom = len(rows) * step + 6
     parts = []
     for i, label in enumerate(ticks):
-        across = left + width * i / max(1, len(ticks) - 1)
+        share = i / max(1, len(ticks) - 1)
+        across = left + width * share
         parts.append(f'<path class="grid" d="M{across:.1f} 0v{bottom}"/>')
-        parts.append(_text(across, bottom + 14, label, anchor="middle", kind="soft"))
+        parts.append(_text(across, bottom + 14, label, _tick_anchor(share, label), kind="soft"))
     for i, (name, stretches) in enumerate(rows):
         y = i * step + 6
         parts.append(_text(left - 8, y + 11, name, anchor="end", widest=16))
@@ -197,9 +198,7 @@ def _frame(x: Axis, y: Axis) -> Iterable[str]:
     for share, label in _ticks(x):
         across = left + width * share
         yield f'<path class="grid" d="M{across:g} {top}v{height}"/>'
-        # A date in the middle of the last line would be cut off.
-        anchor = "end" if share == 1 and len(label) > LONG_TICK else "middle"
-        yield _text(across, top + height + 14, label, anchor, kind="soft")
+        yield _text(across, top + height + 14, label, _tick_anchor(share, label), kind="soft")
     for share, label in _ticks(y):
         down = top + height * (1 - share)
         yield f'<path class="grid" d="M{left} {down:g}h{width}"/>'
@@ -207,6 +206,11 @@ def _frame(x: Axis, y: Axis) -> Iterable[str]:
     yield _text(left + width / 2, top + height + 32, x.label, anchor="middle")
     turned = f"translate(11 {top + height / 2}) rotate(-90)"
     yield f'<text class="ink" text-anchor="middle" transform="{turned}">{escape(y.label)}</text>'
+
+
+def _tick_anchor(share: float, label: str) -> str:
+    """A date in the middle of the last line would be cut off."""
+    return "end" if share == 1 and len(label) > LONG_TICK else "middle"
 
 
 def _ticks(axis: Axis, steps: int = 4) -> Iterable[tuple[float, str]]:

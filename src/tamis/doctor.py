@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from tamis.models import CATALOGUE, home, is_fetched
 from tamis.ship.backends import BACKENDS
@@ -16,6 +18,7 @@ from tamis.ship.backends import BACKENDS
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "sqlalchemy", "openai")
 LOCAL_TEACHER = ("xllamacpp", "gguf")
 TRACKER = "tensorboard"
+EXTRAS = ("train", "serve", "postgres")
 Installed = Callable[[str], bool]
 
 
@@ -40,6 +43,7 @@ def checks(installed: Installed = is_installed) -> list[Check]:
     return [
         *_python(installed),
         *_packages(installed),
+        *_extras(installed),
         *_backends(installed),
         *_machine(installed),
         *_weights(),
@@ -62,6 +66,29 @@ def _packages(installed: Installed) -> Iterator[Check]:
         yield Check(name, there, _version(name) if there else "missing", mend, needed=name in TRAIN)
 
 
+def extras() -> dict[str, list[str]]:
+    """The packages of each of `EXTRAS`, as the installed tamis names them."""
+    found: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("tamis") or ():
+        name, extra = re.match(r"[\w.-]+", requirement), re.search(r"""extra == ['"](\w+)['"]""", requirement)
+        if name and extra:
+            found.setdefault(extra[1], []).append(name[0])
+    return {extra: names for extra, names in found.items() if extra in EXTRAS}
+
+
+def _extras(installed: Installed) -> Iterator[Check]:
+    modules: dict[str, list[str]] = {}
+    for module, packages in _distributions().items():
+        for package in packages:
+            modules.setdefault(package.lower(), []).append(module)
+    for extra, names in extras().items():
+        missing = [name for name in names if not any(map(installed, modules.get(name.lower(), ())))]
+        there = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names if name not in missing)
+        found = "; ".join(filter(None, [there, f"missing: {', '.join(missing)}" if missing else ""]))
+        mend = f"pip install 'tamis[{extra}]'" if missing else ""
+        yield Check(f"extra {extra}", not missing, found, mend, needed=False)
+
+
 def _backends(installed: Installed) -> Iterator[Check]:
     for name, kind in BACKENDS.items():
         missing = [package for package in kind.needs if not installed(package)]
@@ -71,8 +98,14 @@ def _backends(installed: Installed) -> Iterator[Check]:
 
 
 def _version(module: str) -> str:
-    names = importlib.metadata.packages_distributions().get(module, [module])
+    names = _distributions().get(module, [module])
     return importlib.metadata.version(names[0])
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Packages by module; finding them reads every package there is."""
+    return importlib.metadata.packages_distributions()
 
 
 def _machine(installed: Installed) -> Iterator[Check]:

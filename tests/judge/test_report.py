@@ -323,6 +323,10 @@ def test_a_timeline_draws_stretches_where_they_were() -> None:
     # 196 wide from 110 on: half of it, and what is too short to be seen.
     assert 'x="110.0" y="6" width="98.0"' in svg
     assert 'x="159.0" y="28" width="2.0"' in svg
+    # At the right end of 320 a date ends where its line stands, instead of beyond the picture.
+    dated = charts.timeline("when", [("a", [(0, 1)])], ("11-21", "11-28"))
+    assert 'x="110.0" y="42.0" text-anchor="middle">11-21<' in dated
+    assert 'x="306.0" y="42.0" text-anchor="end">11-28<' in dated
 
 
 def test_charts_escape_names_and_draw_by_hand_places() -> None:

@@ -125,6 +125,18 @@ class ConsoleConfig(Section):
     )
 
 
+class MonitorConfig(Section):
+    """When the service holds its traffic against the pinned reference, see `tamis monitor`."""
+
+    every: float | None = Field(
+        3600.0,
+        gt=0,
+        description="Seconds between two looks, of all workers of a store together; null makes none. What the last one"
+        " found is at `/metrics`.",
+    )
+    days: int = Field(7, ge=1, description="How many days up to now are looked at.")
+
+
 class ServeConfig(Section):
     """How a bundle is served."""
 
@@ -147,6 +159,7 @@ class ServeConfig(Section):
     batch: BatchConfig = BatchConfig()
     cascade: CascadeConfig = CascadeConfig()
     console: ConsoleConfig = ConsoleConfig()
+    monitor: MonitorConfig = MonitorConfig()
     tiers: tuple[TierConfig, ...] = Field((), description="Asked in turn about what the bundle is not sure of.")
     tenants: dict[Annotated[str, Field(pattern=TENANT_NAME)], str] = Field(
         {},

@@ -19,8 +19,8 @@ from tamis.reviews import Verdict
 from tamis.ship.console.bulk import Filter
 from tamis.ship.console.dashboard import Slots, stretches
 from tamis.ship.console.explorer import ACTIONS, actions_of, cells, curve, figures, rows_of, sample_of, with_cells
-from tamis.ship.console.look import last_look, look
 from tamis.ship.console.thresholds import next_version
+from tamis.ship.monitor import last_look, look
 from tamis.store import Store
 
 HARMFUL = "fraud"
@@ -155,7 +155,7 @@ def test_runs_of_a_version_by_hand() -> None:
 def test_a_look_is_kept_with_what_is_no_number(url: str, small_policy: Policy) -> None:
     with Store.open(url) as store:
         assert last_look(store) is None
-        made = look(store, small_policy, datetime(2026, 3, 4, tzinfo=UTC))
+        made = look(store, small_policy, 7, datetime(2026, 3, 4, tzinfo=UTC))
         kept = last_look(store)
     assert kept
     assert "no traffic is pinned" in kept.error

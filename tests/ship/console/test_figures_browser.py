@@ -19,8 +19,8 @@ from tamis.records import AUDIT, Decision, Example, content_id
 from tamis.reviews import Judgement, Wanted
 from tamis.ship.bundle import check_manifest
 from tamis.ship.console.hours import fold
-from tamis.ship.console.look import look
 from tamis.ship.console.users import prefer
+from tamis.ship.monitor import look
 from tamis.store import Store
 
 PATHS = ("/dashboard", "/quality", "/bulk?low=50", "/thresholds", "/thresholds/diff?review.risk.any=0.3", "/models")
@@ -75,7 +75,7 @@ def fill(console: Consoled, policy: Policy) -> None:
             reviews.judge(store, [one.id], Judgement("ann", policy.benign if place % 5 else harmful))
         reviews.appeal(store, ids[0])
         fold(store)
-        look(store, policy, datetime.now(UTC) + timedelta(seconds=1))
+        look(store, policy, 7, datetime.now(UTC) + timedelta(seconds=1))
 
 
 @pytest.fixture(scope="module")

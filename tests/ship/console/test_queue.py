@@ -120,9 +120,13 @@ def test_texts_are_covered_until_they_are_asked_for(console: Consoled, ann: Brow
     queued(console, small_policy, texts(3))
     ann.open("/queue")
     hidden = "const t = document.getElementById('text'); return [t.inert, getComputedStyle(t).filter !== 'none']"
+    button = "return document.querySelector('[data-uncovers]').innerText.trim()"
     assert ann.run(hidden) == [True, True]
+    assert ann.run(button).endswith("Uncover")
     ann.press("b")
     assert ann.run(hidden) == [False, False]
+    assert ann.run(button).endswith("Cover")
+    assert not ann.run(button).endswith("Uncover")
     with console.client("ann") as client:
         token = re.search(r'name="csrf" value="([\w-]+)"', client.get("/settings").text)
         assert token

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.ship.monitor.conftest import verdict
+from benchmarks.misses import covered
 
-from tamis.feedback import Truths
 from tamis.policy import Policy
-from tamis.ship.cascade import is_chosen
-from tamis.ship.monitor.measures import missed
 from tamis.ship.monitor.misses import Stratum, miss_rate
-from tamis.ship.monitor.traffic import Traffic
 
 MONTHS = 100
 
@@ -76,25 +71,10 @@ def test_the_interval_covers_when_the_share_that_is_chosen_changes() -> None:
     assert plain < 90
 
 
+@pytest.mark.parametrize(("rate", "share", "repeats"), [(0.0, 0.02, 4), (0.004, 0.1, 1), (0.05, 0.1, 4)])
 def test_months_of_audited_traffic_as_the_cascade_chooses_it(
-    make_traffic: Callable[..., Traffic], small_policy: Policy
+    small_policy: Policy, rate: float, share: float, repeats: int
 ) -> None:
-    """Texts come again and again, chosen by the keyed hash; a third of the audit is never judged."""
-    generator = np.random.default_rng(9)
-    covered = 0
-    for month in range(MONTHS):
-        rows = 4000
-        content = np.array([f"{month}-{i}" for i in generator.zipf(1.7, rows) % 3000])
-        salt = generator.bytes(16)
-        kept = {name: is_chosen(name, salt, 0.05) for name in set(content.tolist())}
-        bad = {name: generator.random() < 0.004 for name in kept}
-        side = make_traffic(
-            rows, month, 28, content=content, action=np.full(rows, "pass"), audited=np.array([kept[c] for c in content])
-        )
-        judged = [name for name in kept if kept[name] and generator.random() < 2 / 3]
-        truths = Truths({name: verdict(name, "fraud" if bad[name] else "normal") for name in judged})
-        found = missed(side, truths, small_policy)
-        # A text counts once a week.
-        weekly = [bad[name] for week in side.weeks() for name in set(week.content.tolist())]
-        covered += found.low <= np.mean(weekly) <= found.high
-    assert covered >= 90
+    held, width = covered(MONTHS, small_policy, rate, share, repeats)
+    assert sum(held) >= 90
+    assert 0 < width < 0.2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tamis import reviews
-from tamis.decisions import DecisionLog
+from tamis.decisions import DecisionLog, stamp
 from tamis.errors import DataError
 from tamis.policy import Policy
 from tamis.records import AUDIT, Decision, Scores, content_id
 from tamis.reviews import Judgement
-from tamis.ship.monitor import Alarm, Measure, Watched, Window, gauges, pin, watch, words
+from tamis.ship.monitor import Alarm, Look, Looking, Measure, gauges, last_look, miss_rate, pin, watch, words
 from tamis.ship.monitor.alarms import raised
 from tamis.ship.monitor.gauges import GAUGES
+from tamis.ship.monitor.look import take_turn
+from tamis.ship.monitor.watch import REFERENCE
 from tamis.store import Store
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -61,13 +65,13 @@ def test_both_languages_say_the_same_and_everything_has_a_next_step() -> None:
     assert re.findall("[\u3400-\u9fff][,;:!?()]|[,;!?(][\u3400-\u9fff]", told) == []
 
 
-def watched(*measures: Measure, alarms: tuple[Alarm, ...] = ()) -> Watched:
-    window = Window(START, START + timedelta(days=7), 10)
-    return Watched(window, window, measures, alarms)
+def looked(*measures: Measure, alarms: tuple[Alarm, ...] = (), error: str = "") -> Look:
+    time, since = stamp(START + timedelta(days=7)), stamp(START)
+    return Look(time, since, 10, error, measures, alarms, (), (), miss_rate([]))
 
 
 class Collected(Collector):
-    def __init__(self, found: Watched) -> None:
+    def __init__(self, found: Look) -> None:
         self.found = found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -76,7 +80,7 @@ class Collected(Collector):
 
 def test_gauges_can_be_scraped() -> None:
     registry = CollectorRegistry()
-    found = watched(
+    found = looked(
         Measure("score_drift", 0.25, 10, {"category": "fraud", "language": "zh"}, 0.25, 0.2),
         Measure("miss_rate", 0.01, 10, {}, 0.0, 0.005, 0.002, 0.03),
         alarms=(Alarm("score_drift category=fraud language=zh", "score_drift", "0"),),
@@ -90,13 +94,54 @@ def test_gauges_can_be_scraped() -> None:
     assert 'tamis_alarm{measure="miss_rate"} 0.0' in page
     (told,) = [one for one in text_string_to_metric_families(page) if one.name == "tamis_monitor_timestamp_seconds"]
     assert told.samples[0].value == (START + timedelta(days=7)).timestamp()
+    assert list(gauges(looked(error="no traffic is pinned"))) == []
+
+
+def test_of_many_processes_one_looks_and_only_when_it_is_due(url: str) -> None:
+    with Store.open(url) as store:
+        assert not take_turn(store, 3600, START)
+        store.set_note(REFERENCE, {"since": stamp(START), "until": stamp(START)})
+        for later in (0, 3600, 7300):
+            now = START + timedelta(seconds=later)
+            with ThreadPoolExecutor(8) as pool:
+                assert sum(pool.map(lambda _, now=now: take_turn(store, 3600, now), range(8))) == 1
+            assert not take_turn(store, 3600, now + timedelta(seconds=3599))
+
+
+def test_a_look_has_a_process_of_its_own_that_can_be_ended(
+    tmp_path: Path, small_policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s.db"
+    with Store.open(path) as store:
+        looking = Looking(str(path), 7)
+        looking.begin(small_policy)
+        assert looking.at_work
+        assert until(lambda: last_look(store) is not None)
+        assert until(lambda: not looking.at_work)
+        made = last_look(store)
+        assert made is not None
+        assert "no traffic is pinned" in made.error
+        assert caplog.messages == []
+        looking.begin(small_policy)
+        assert until(lambda: looking.end() or not looking.at_work)
+        assert caplog.messages == ["a look at the traffic ended with -9: the last one stays"]
+        kept = last_look(store)
+        assert kept is not None
+        assert kept.time == made.time
+
+
+def until(true: Callable[[], bool], seconds: float = 300.0) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
 
 
 def test_the_rules_ask_for_gauges_and_measures_there_are() -> None:
     rules = [rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
     assert len(rules) >= 5
     asked = " ".join(rule["expr"] for rule in rules)
-    there = {family.name for family in gauges(watched())}
+    there = {family.name for family in gauges(looked())}
     assert set(re.findall(r"tamis_\w+", asked)) <= there
     named = {name for part in re.findall(r'measure=~?"([^"]+)"', asked) for name in part.split("|")}
     assert named == set(GAUGES)

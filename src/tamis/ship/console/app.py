@@ -17,7 +17,6 @@ from tamis import reviews
 from tamis.errors import TamisError
 from tamis.ship.console import sign_in
 from tamis.ship.console.hours import fold
-from tamis.ship.console.look import Looking
 from tamis.ship.console.page import CHARTS, ROOT, STATIC, Stop, render, words_of
 from tamis.ship.console.pages import PAGES
 from tamis.ship.console.sign_in import Tries
@@ -34,7 +33,7 @@ def create_console() -> FastAPI:
     """The application; `state.service` is to be set before the first request."""
     app = FastAPI(title="console", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.pages, app.state.tries = PAGES, Tries()
-    app.state.cases, app.state.looking = Cases(), Looking()
+    app.state.cases = Cases()
     app.include_router(sign_in.router)
     for name, page in PAGES.items():
         app.include_router(page.router, prefix=f"/{name}")

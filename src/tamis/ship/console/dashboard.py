@@ -18,10 +18,9 @@ from tamis.estimates import Estimate, Point
 from tamis.ship.cascade import PERSON
 from tamis.ship.console.acts import acts, write_act
 from tamis.ship.console.hours import Unit, counts, quantile, totals
-from tamis.ship.console.look import DAYS as LOOKED
-from tamis.ship.console.look import PINNED, Look, last_look
 from tamis.ship.console.page import Lead, Reviewer, Visit
-from tamis.ship.monitor import Measure, pin, words
+from tamis.ship.monitor import Look, Measure, last_look, pin, words
+from tamis.ship.monitor.watch import REFERENCE
 
 ACTIONS = ("pass", "review", "block")
 STRETCHES = {"1": 1, "7": 7, "30": 30, "90": 90}
@@ -78,16 +77,16 @@ def show(visit: Reviewer) -> Response:
 @router.post("/look")
 def look_again(visit: Reviewer) -> Response:
     """Begin another look."""
-    visit.request.app.state.looking.begin(visit.store, visit.policy)
+    visit.service.looking.begin(visit.policy)
     return visit.go("/dashboard#health", "dashboard_looking")
 
 
 @router.post("/pin")
 def pin_reference(visit: Lead) -> Response:
     """Hold later traffic against that of the last days."""
-    window = pin(visit.store, visit.policy, datetime.now(UTC), LOOKED)
+    window = pin(visit.store, visit.policy, datetime.now(UTC), visit.service.config.monitor.days)
     write_act(visit.store, visit.user.name, "pin", rows=window.rows)
-    visit.request.app.state.looking.begin(visit.store, visit.policy)
+    visit.service.looking.begin(visit.policy)
     return visit.go("/dashboard#health", "dashboard_pinned", rows=window.rows)
 
 
@@ -257,14 +256,14 @@ def stretches(found: Mapping[str, int], slots: Slots) -> Iterator[tuple[float, f
 
 def _health(visit: Visit) -> dict[str, Any]:
     """What the last look found; an old one is replaced while the page is read."""
-    found, looking = last_look(visit.store), visit.request.app.state.looking
+    found, looking = last_look(visit.store), visit.service.looking
     if found is None or found.is_old:
-        looking.begin(visit.store, visit.policy)
+        looking.begin(visit.policy)
     said = words(visit.words.language)
     return {
         "look": found,
         "at_work": looking.at_work,
-        "pinned": visit.store.note(PINNED),
+        "pinned": visit.store.note(REFERENCE),
         "drift": _drift(visit, found, said) if found else [],
         "calibration": _calibration(visit, found) if found else "",
     }

@@ -127,13 +127,16 @@ def calibration(reference: Traffic, current: Traffic, truths: Truths, policy: Po
 
 
 def missed(side: Traffic, truths: Truths, policy: Policy) -> Misses:
-    """The estimate of `miss_rate` with a week as a stratum, in case the share that is audited was changed."""
+    """The estimate of `miss_rate` with a week as a stratum, in case the share that is audited was changed.
+
+    A text that comes again belongs to the week it came in first: it was chosen or not once and for all, so counted
+    every week it would look like as many texts.
+    """
     strata = []
-    for week in side.weeks():
-        passed = week.first(week.action == "pass")
-        seen = [week.content[i] for i in passed if week.audited[i] and week.content[i] in truths.people]
+    for week in side.only(side.first(side.action == "pass")).weeks():
+        seen = [content for content in week.content[week.audited] if content in truths.people]
         bad = sum(_harmful(truths, content, policy) for content in seen)
-        strata.append(Stratum(len(passed), len(seen), bad))
+        strata.append(Stratum(len(week), len(seen), bad))
     return miss_rate(strata)
 
 

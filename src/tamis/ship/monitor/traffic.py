@@ -61,8 +61,8 @@ class Traffic:
         places = np.flatnonzero(where)
         return places[np.sort(np.unique(self.content[places], return_index=True)[1])]
 
-    def only(self, where: Bools) -> Traffic:
-        """Some of the decisions."""
+    def only(self, where: Bools | NDArray[np.int64]) -> Traffic:
+        """Some of the decisions, by a mask or by their places."""
         columns = {name: getattr(self, name)[where] for name in (*WORDS, *NUMBERS, *FLAGS)}
         probabilities = {name: values[where] for name, values in self.probabilities.items()}
         return replace(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from tamis.decisions import stamp
 from tamis.errors import DataError
-from tamis.feedback import truths
+from tamis.feedback import Truths, truths
 from tamis.policy import Policy
 from tamis.ship.monitor.alarms import Alarm, raised
 from tamis.ship.monitor.measures import LEAST, Measure, measure, over_time
@@ -68,14 +68,24 @@ def watch(store: Store, policy: Policy, until: datetime, days: int) -> Watched:
         DataError: no reference is pinned.
         ConfigError: the database cannot be used.
     """
+    current = read_traffic(store, policy, until - timedelta(days=days), until)
+    return compare(store, policy, current, truths(store, policy))
+
+
+def compare(store: Store, policy: Policy, current: Traffic, said: Truths) -> Watched:
+    """What `watch` does with traffic and verdicts that were read already.
+
+    Raises:
+        DataError: no reference is pinned.
+        ConfigError: the database cannot be used.
+    """
     pinned = store.note(REFERENCE)
     if pinned is None:
         raise DataError("no traffic is pinned to compare with: run `tamis monitor --pin` at the end of a normal week")
     reference = read_traffic(store, policy, *(datetime.fromisoformat(pinned[name]) for name in ("since", "until")))
-    current, said = read_traffic(store, policy, until - timedelta(days=days), until), truths(store, policy)
     measures = tuple(measure(reference, current, said, policy))
     before = [Alarm(**alarm) for alarm in store.note(ALARMS) or ()]
-    alarms = raised(before, measures, stamp(until))
+    alarms = raised(before, measures, stamp(current.until))
     store.set_note(ALARMS, [asdict(alarm) for alarm in alarms])
     return Watched(_window(reference), _window(current), measures, alarms, tuple(over_time(current, said, policy)))
 

@@ -19,6 +19,7 @@ from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog, Logged, decisions_table
 from tamis.errors import Closing, DataError, Overloaded, TamisError, TooLate
 from tamis.records import Decision, Scores
+from tamis.ship.monitor import Look, Looking
 from tamis.ship.service import metrics
 from tamis.ship.service.fleet import Fleet
 from tamis.ship.service.keys import Key, Keyring
@@ -45,7 +46,8 @@ class Service:
     """What one worker answers with.
 
     `note` is the key under which the store says which bundles are wanted, `followed` what it said last, `shown` what
-    the metrics show of them; `log` is None where nothing is logged.
+    the metrics show of them; `log` is None where nothing is logged. `looking` has the traffic looked at, and `look` is
+    what the last look of any process found.
     """
 
     note: str
@@ -55,6 +57,8 @@ class Service:
     log: DecisionLog | None
     config: ServeConfig
     keyring: Keyring
+    looking: Looking
+    look: Look | None = None
     draining: bool = False
     followed: Any = None
     shown: set[tuple[str, str]] = field(default_factory=set)

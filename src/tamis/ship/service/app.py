@@ -27,12 +27,14 @@ from tamis.config import ServeConfig
 from tamis.decisions import DecisionLog
 from tamis.ship.console.app import create_console, keep_filled
 from tamis.ship.console.page import ROOT
+from tamis.ship.monitor import Looking
 from tamis.ship.service import admin, metrics, native, openai, perspective, tenancy
 from tamis.ship.service.answers import Service, respond, service_of
 from tamis.ship.service.bases import Bases
 from tamis.ship.service.drain import drain_on_sigterm
 from tamis.ship.service.fleet import Fleet, StoredTeachers
 from tamis.ship.service.keys import Keyring
+from tamis.ship.service.looks import keep_looking
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.schema import install
 from tamis.ship.service.tenants import Tenants
@@ -91,10 +93,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             fleet = await Fleet.start(settings.bundle, config, teachers, salt, bases)
             tenants = Tenants(settings.bundle, config, bases, salt)
             keyring = Keyring(open_to_all=not config.require_key, workers=settings.workers)
-            note = f"bundles of {settings.bundle}"[-300:]
-            service = Service(note, fleet, tenants, store, decision_log, config, keyring)
+            note, looking = f"bundles of {settings.bundle}"[-300:], Looking(config.store, config.monitor.days)
+            service = Service(note, fleet, tenants, store, decision_log, config, keyring, looking)
             await admin.look(service)
-            watchers = [asyncio.create_task(work(service)) for work in (admin.watch, keep_filled)]
+            watchers = [asyncio.create_task(work(service)) for work in (admin.watch, keep_filled, keep_looking)]
             drain_on_sigterm(service.begin_drain, config.drain, settings.listening)
             try:
                 yield service
@@ -102,6 +104,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 for watcher in watchers:
                     watcher.cancel()
                 await tenants.drain()
+                looking.end()
                 await fleet.drain()
                 metrics.READY.set(0)
     if metrics.FOLDER in os.environ:
@@ -191,9 +194,9 @@ async def readyz(request: Request) -> Response:
 
 
 async def exposed(request: Request) -> Response:
-    """Metrics of all workers in Prometheus' text format."""
+    """Metrics of all workers, and of the last look at the traffic, in Prometheus' text format."""
     admin.measure(service_of(request))
-    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+    return Response(metrics.exposition(service_of(request).look), media_type="text/plain; version=0.0.4")
 
 
 PROBES: dict[str, Callable[..., Any]] = {"/livez": livez, "/readyz": readyz, "/metrics": exposed}

@@ -1,12 +1,13 @@
 """What the service tells Prometheus, in base units and with labels of few values; no text and no key is among them.
 
 With several workers each writes files of a folder (`PROMETHEUS_MULTIPROC_DIR`, set before they start), and the one that
-is asked adds them all up.
+is asked adds them all up. What the last look at the traffic found is in the store, and every worker shows the same.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import (
@@ -18,6 +19,10 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from tamis.ship.monitor import Look, gauges
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -51,13 +56,23 @@ SHADOW = Gauge(
 )
 
 
-def exposition() -> bytes:
-    """All metrics of all workers in Prometheus' text format."""
-    if FOLDER not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)
-    return generate_latest(registry)
+class _Looked(Collector):
+    """The gauges of a look."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+
+    def collect(self) -> Iterable[Metric]:
+        return gauges(self._look)
+
+
+def exposition(look: Look | None = None) -> bytes:
+    """All metrics of all workers, and of a look at their traffic, in Prometheus' text format."""
+    registry = REGISTRY
+    if FOLDER in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+    return generate_latest(registry) + (generate_latest(_Looked(look)) if look else b"")
 
 
 def forget_the_dead() -> None:

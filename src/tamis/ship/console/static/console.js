@@ -79,7 +79,7 @@ function uncover(button) {
   const shown = covered.classList.toggle("covered") === false;
   covered.toggleAttribute("inert", !shown);
   covered.setAttribute("aria-hidden", String(!shown));
-  button.setAttribute("aria-pressed", String(shown));
+  for (const label of button.querySelectorAll("span")) label.hidden = !label.hidden;
   coverOthers();
 }
 

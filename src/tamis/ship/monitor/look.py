@@ -1,34 +1,34 @@
-"""The last look of the monitor, kept in the store: it reads weeks of traffic, which no page can wait for."""
+"""The last look at the traffic, kept in the store: it reads weeks of it, which no page and no metric can wait for."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 
 from tamis.calibration import reliability
 from tamis.decisions import stamp
-from tamis.errors import TamisError
+from tamis.errors import DataError
 from tamis.feedback import truths
 from tamis.policy import Policy
-from tamis.ship.monitor import Alarm, Measure, Misses, watch
-from tamis.ship.monitor.measures import judged_risks, missed
+from tamis.ship.monitor.alarms import Alarm
+from tamis.ship.monitor.measures import Measure, judged_risks, missed
+from tamis.ship.monitor.misses import Misses
 from tamis.ship.monitor.traffic import read_traffic
-from tamis.store import Store
+from tamis.ship.monitor.watch import REFERENCE, compare
+from tamis.store import Store, notes_table
 
-log = logging.getLogger(__name__)
-DAYS = 7
 BINS = 10
+LOCK = 7_461_518
 OLD = timedelta(hours=1)
 """After this a page asks for another look."""
 
-NOTE = "console look"
-PINNED = "monitor reference"
+NOTE = "monitor look"
+TURN = "monitor turn"
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Look:
         return datetime.now(UTC) - datetime.fromisoformat(self.time) > OLD
 
 
-def look(store: Store, policy: Policy, now: datetime | None = None) -> Look:
+def look(store: Store, policy: Policy, days: int, now: datetime | None = None) -> Look:
     """Look at the last days, and keep what was found.
 
     Raises:
         ConfigError: the database cannot be used.
     """
     until = now or datetime.now(UTC)
+    side, said = read_traffic(store, policy, until - timedelta(days=days), until), truths(store, policy)
     error, found = "", None
     try:
-        found = watch(store, policy, until, DAYS)
-    except TamisError as reason:
+        found = compare(store, policy, side, said)
+    except DataError as reason:
         error = str(reason)
-    side, said = read_traffic(store, policy, until - timedelta(days=DAYS), until), truths(store, policy)
     risk, harmful, _ = judged_risks(side, said, policy)
     made = Look(
         stamp(until),
@@ -94,29 +94,32 @@ def last_look(store: Store) -> Look | None:
     return Look(**kept | lists | others | {"misses": Misses(**_numbers(kept["misses"]))})
 
 
-class Looking:
-    """Looks in the background, one at a time in this process."""
+def take_turn(store: Store, every: float, now: datetime | None = None) -> bool:
+    """Whether a look is due, and the caller is the one to do it; of all processes of a store one is told so.
 
-    def __init__(self) -> None:
-        self._at_work = threading.Lock()
+    Args:
+        store: without a pinned reference nothing is due.
+        every: seconds after the last turn.
+        now: the time.
 
-    @property
-    def at_work(self) -> bool:
-        """Whether a look is under way."""
-        return self._at_work.locked()
+    Raises:
+        ConfigError: the database cannot be used.
+    """
+    time = now or datetime.now(UTC)
+    if store.note(REFERENCE) is None or not _due(store.note(TURN), every, time):
+        return False
+    with store.exclusive(LOCK) as connection:
+        # Another process may have been faster.
+        last = connection.execute(select(notes_table.c.value).where(notes_table.c.key == TURN)).scalar()
+        if not _due(last, every, time):
+            return False
+        row = {"key": TURN, "value": stamp(time)}
+        store.upsert(connection, notes_table, [row], lambda _, new: {"value": new.value})
+    return True
 
-    def begin(self, store: Store, policy: Policy) -> None:
-        """Begin a look, unless one is under way."""
-        if self._at_work.acquire(blocking=False):
-            threading.Thread(target=self._look, args=(store, policy), name="look", daemon=True).start()
 
-    def _look(self, store: Store, policy: Policy) -> None:
-        try:
-            look(store, policy)
-        except TamisError as error:
-            log.warning("%s", error)
-        finally:
-            self._at_work.release()
+def _due(last: str | None, every: float, now: datetime) -> bool:
+    return last is None or (now - datetime.fromisoformat(last)).total_seconds() >= every
 
 
 def _plain(value: Any) -> Any:
