@@ -80,9 +80,9 @@ def _extras(installed: Installed) -> Iterator[Check]:
     modules: dict[str, list[str]] = {}
     for module, packages in _distributions().items():
         for package in packages:
-            modules.setdefault(package.lower(), []).append(module)
+            modules.setdefault(_plain(package), []).append(module)
     for extra, names in extras().items():
-        missing = [name for name in names if not any(map(installed, modules.get(name.lower(), ())))]
+        missing = [name for name in names if not any(map(installed, modules.get(_plain(name), ())))]
         there = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names if name not in missing)
         found = "; ".join(filter(None, [there, f"missing: {', '.join(missing)}" if missing else ""]))
         mend = f"pip install 'tamis[{extra}]'" if missing else ""
@@ -100,6 +100,11 @@ def _backends(installed: Installed) -> Iterator[Check]:
 def _version(module: str) -> str:
     names = _distributions().get(module, [module])
     return importlib.metadata.version(names[0])
+
+
+def _plain(package: str) -> str:
+    """A package's name as indexes compare it: https://peps.python.org/pep-0503/."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 @cache

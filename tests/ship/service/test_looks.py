@@ -55,7 +55,7 @@ def test_all_workers_show_the_last_look_and_go_on_when_one_fails(
             first = max(looked_at(running))
             assert until(lambda: min(looked_at(running)) > first)
             found = scraped(running)
-            assert found["tamis_monitor_decisions"][0].value >= 300
+            assert 200 <= found["tamis_monitor_decisions"][0].value <= 300
             assert {one.labels["measure"] for one in found["tamis_alarm"]} == set(GAUGES)
             drift = [one.labels for one in found["tamis_score_psi"]]
             assert {one["category"] for one in drift} == set(small_policy.ids)
