@@ -78,8 +78,8 @@ class Month:
     @cached_property
     def weeks(self) -> list[list[Text]]:
         """The traffic, see `WEEKS`."""
-        size, seed = self.options.rows_a_week, self.options.seed
-        return weeks_of(self.rest, self.new, self.policy.benign, size, seed)
+        asked = self.options
+        return weeks_of(self.rest, self.new, self.policy.benign, asked.rows_a_week, asked.new_share, asked.seed)
 
     @cached_property
     def truth(self) -> Mapping[str, str]:
@@ -319,6 +319,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--new", default="self_harm", help="the category that comes in the third week")
     parser.add_argument("--out", type=Path, default=Path("runs/month"))
     parser.add_argument("--rows-a-week", type=int, default=1500)
+    parser.add_argument("--new-share", type=float, default=0.2, help="of the new category in its first week")
     parser.add_argument("--gold-rows", type=int, default=2000, help="rows the first model learns from")
     parser.add_argument("--reviews", type=int, default=300, help="verdicts of people, audits included")
     parser.add_argument("--audit", type=float, default=0.01, help="share of passed texts that is read all the same")

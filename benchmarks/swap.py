@@ -19,10 +19,11 @@ import httpx
 from kills import ready
 from sqlalchemy import func, select
 
+from tamis.decisions import decisions_table
 from tamis.records import Decision
 from tamis.ship.service.answers import recorded
 from tamis.ship.service.keys import add_key
-from tamis.store import Store, decisions_table
+from tamis.store import Store
 
 CLIENTS, TOGETHER = 4, 4
 """Clients, each with one request in flight, and texts of a request."""

@@ -20,8 +20,8 @@ WEEKS = ("pinned", "calm", "new category", "evasion", "pinned again", "calm agai
 CHANGED, DISGUISED = 2, 3
 """The week from which the new category comes, and that of the evasion wave."""
 
-NEW_SHARE, DISGUISED_SHARE, RARE = 0.08, 0.3, 80
-"""Of a week's texts, of the week's harmful texts, and gold rows a rare class gets although it has fewer by chance."""
+DISGUISED_SHARE, RARE = 0.3, 80
+"""Of the harmful texts of that week; and the gold rows that a rare class gets although it has fewer by chance."""
 
 Row = dict[str, Any]
 HANZI_RUN, LETTERS = re.compile("[\u4e00-\u9fff]{3,}"), "abcdefghijklmnopqrstuvwxyz"
@@ -68,16 +68,26 @@ def divided(rows: Sequence[Row], new: str, count: int) -> tuple[list[Row], list[
     return gold, rest
 
 
-def weeks_of(rows: Sequence[Row], new: str, benign: str, size: int, seed: int) -> list[list[Text]]:
-    """Six weeks of `size` texts, each text once; see `WEEKS`."""
+def weeks_of(rows: Sequence[Row], new: str, benign: str, size: int, share: float, seed: int) -> list[list[Text]]:
+    """Six weeks of `size` texts, each text once; see `WEEKS`.
+
+    Args:
+        rows: what is drawn from.
+        new: the category that comes in the third week.
+        benign: the category of harmless texts, which nobody disguises.
+        size: texts of a week.
+        share: of the new category in its first week; what is left of it is spread evenly over the weeks that follow.
+        seed: of the draw.
+    """
     generator = random.Random(seed)
     texts = [Text(row["text"], row["label"]) for row in rows]
     generator.shuffle(texts)
     fresh, old = ([text for text in texts if (text.label == new) is is_new] for is_new in (True, False))
-    share = min(round(NEW_SHARE * size), len(fresh) // (len(WEEKS) - CHANGED))
+    first = min(round(share * size), len(fresh))
+    later = min(first, (len(fresh) - first) // (len(WEEKS) - DISGUISED))
     weeks = []
     for number in range(len(WEEKS)):
-        count = share if number >= CHANGED else 0
+        count = 0 if number < CHANGED else first if number == CHANGED else later
         week = [fresh.pop() for _ in range(count)] + old[: size - count]
         old = old[size - count :]
         if len(week) < size:
