@@ -18,6 +18,8 @@ import argparse
 import json
 import logging
 import random
+import signal
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +53,7 @@ from tamis.update import update
 from tamis.workspace import finished
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-KEEP_DAYS, DAYS, REPEATS = 90, 7, 10
+KEEP_DAYS, DAYS, REPEATS, STATES = 90, 7, 10, 400
 BEFORE, AFTER = range(4), range(4, 6)
 STUDENT = (
     "student.model=multilingual-e5-small",
@@ -123,7 +125,7 @@ def weeks_after(month: Month) -> Found:
 
 
 def _weeks(month: Month, numbers: Sequence[int], store: Path) -> Found:
-    with serving(month.base / "bundle", store, month.options.port, month.options.audit) as service:
+    with serving(month.base / "bundle", store, month.options.audit) as service:
         found = [month.once(f"week-{number}", lambda n=number: week(month, service, n)) for number in numbers]
     return {"weeks": [{name: one.get(name) for name in ("texts", "audited", "models", "days")} for one in found]}
 
@@ -213,6 +215,16 @@ def _logged(month: Month, store: Store, number: int) -> list[tuple[Text, Decisio
     return [(text, found[one]) for text, one in zip(month.weeks[number], ids, strict=True)]
 
 
+def states(month: Month) -> Found:
+    """For who keeps hidden states: how far those of each week's first texts are from those of the pinned week."""
+    found = []
+    for numbers, folder in ((BEFORE, month.base), (AFTER, month.update)):
+        bundle = load_bundle(folder / "bundle")
+        told = [_states(bundle, [text.text for text in month.weeks[number][:STATES]]) for number in numbers]
+        found += [monitor.states(told[0], one) for one in told]
+    return {"weeks": [[one.tested, one.limit] for one in found]}
+
+
 def review(month: Month) -> Found:
     """300 verdicts in all: the audits so far, and of the weeks that raised an alarm what is most worth a look."""
     now = moment(DISGUISED, DAYS)
@@ -280,7 +292,7 @@ def hot_swap(month: Month) -> Found:
     for path in month.out.glob(f"{store.name}*"):
         path.unlink()  # What was promoted before a kill would be live.
     texts = [row["text"] for row in read_rows(month.options.test)]
-    with serving(month.base / "bundle", store, month.options.port, month.options.audit) as service:
+    with serving(month.base / "bundle", store, month.options.audit) as service:
         return swap(service, month.update / "bundle", texts)
 
 
@@ -294,6 +306,7 @@ STEPS: Mapping[str, tuple[float, Callable[[Month], Found]]] = {
     "swap": (2, hot_swap),
     "weeks-after": (3, weeks_after),
     "calm-after": (1, calm_after),
+    "states": (1, states),
 }
 """Each step's minutes on two cores, and what it does."""
 
@@ -324,7 +337,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reviews", type=int, default=300, help="verdicts of people, audits included")
     parser.add_argument("--audit", type=float, default=0.01, help="share of passed texts that is read all the same")
     parser.add_argument("--seed", type=int, default=0, help="of the traffic")
-    parser.add_argument("--port", type=int, default=8795)
     parser.add_argument("--base-set", nargs="*", default=[], help="settings of the first run, as `tamis run --set`")
     parser.add_argument("--update-set", nargs="*", default=[], help="settings of the update, as `tamis update --set`")
     return parser.parse_args()
@@ -334,6 +346,8 @@ def main() -> None:
     """Live through the month, step by step, and report."""
     options = parsed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Else the service that was started would stay.
     options.out.mkdir(parents=True, exist_ok=True)
     print(write_report(lived(Month(options)), options))
 

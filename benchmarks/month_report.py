@@ -39,6 +39,15 @@ def _drift(found: Found) -> Iterator[Bar]:
     for what, looks in (("daily looks at calm weeks", daily), ("looks at calm weeks drawn anew", drawn)):
         false = sum(bool(alarms) for alarms in looks)
         yield Bar(f"no alarm at {what}", f"{false} of {len(looks)}", false == 0)
+    yield _states(found)
+
+
+def _states(found: Found) -> Bar:
+    weeks = found["states"]["weeks"]
+    moved = [number for number, (distance, limit) in enumerate(weeks) if distance >= limit]
+    seen = ", ".join(f"{distance:.3f} of {limit:.3f}" for distance, limit in weeks)
+    what = "hidden states have moved in the weeks that changed and in no other"
+    return Bar(what, f"weeks {moved}; {seen}", moved == [CHANGED, DISGUISED])
 
 
 def raised_in(found: Found, number: int) -> set[str]:
@@ -88,7 +97,7 @@ def _swap(found: Found) -> Iterator[Bar]:
 def write_report(found: Found, options: argparse.Namespace) -> str:
     """Write OUT/report.md and OUT/figures.json; returns the page."""
     every = bars(found, options)
-    settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "port")}
+    settings = {name: str(value) for name, value in vars(options).items() if name != "out"}
     figures = {"options": settings, "bars": [vars(bar) for bar in every], **found}
     (options.out / "figures.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1), encoding="utf-8")
     page = "\n".join(_page(every, found, options)) + "\n"
