@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -88,8 +89,8 @@ class Engine:
             config: tokens of a batch, and how much may wait.
         """
         self.moderator, self.config = moderator, config
-        self.depth = 0.0
-        """Tokens, as estimated from bytes, that are queued or being computed."""
+        self.depth = 0
+        """Tokens, as estimated from bytes, that are queued or being computed; whole ones, so that none is exactly 0."""
         self.tokens_per_second = PACE
         self._per_byte = PER_BYTE
         self._closing = False
@@ -117,7 +118,7 @@ class Engine:
         if not texts:
             return []
         size = sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
-        tokens = size * self._per_byte
+        tokens = math.ceil(size * self._per_byte)
         self._admit(tokens, until - self._loop.time())
         job = _Job(texts, size, until, self._loop.create_future())
         self.depth += tokens
@@ -153,7 +154,7 @@ class Engine:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _admit(self, tokens: float, seconds: float) -> None:
+    def _admit(self, tokens: int, seconds: float) -> None:
         if self._closing:
             raise Closing("this bundle is no longer served: send the request again")
         if tokens / self.tokens_per_second > seconds:
@@ -201,10 +202,10 @@ class Engine:
                 self._compute_batch([rows[i] for i in batch])
                 for batch in by_length([len(job.rows[i]) for job, i in rows], self.config.tokens)
             )
-            # Small batches say nothing of the pace when there is much to do.
-            if done >= self.config.tokens:
-                pace = done / (time.monotonic() - began)
-                self.tokens_per_second += NEWEST * (pace - self.tokens_per_second)
+            spent = time.monotonic() - began
+            # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
+            if done >= self.config.tokens or done > spent * self.tokens_per_second:
+                self.tokens_per_second += NEWEST * (done / spent - self.tokens_per_second)
 
     def _take(self, waiting: deque[_Job]) -> list[tuple[_Job, int]]:
         """Windows of the next batches, from each request a batch's worth in turn: no long text holds up the others."""
@@ -222,7 +223,7 @@ class Engine:
         return rows
 
     def _compute_batch(self, rows: Sequence[tuple[_Job, int]]) -> int:
-        """Compute the windows somebody waits for; returns their tokens."""
+        """Compute the windows somebody waits for; returns their tokens, none where they could not be."""
         rows = [row for row in rows if not row[0].over]
         if not rows:
             return 0
@@ -233,6 +234,7 @@ class Engine:
             self._finish([job for job in dict.fromkeys(job for job, _ in rows) if len(job.logits) == len(job.rows)])
         except BaseException as error:
             self._fail({job for job, _ in rows}, error)
+            return 0
         return sum(len(job.rows[i]) for job, i in rows)
 
     def _finish(self, jobs: Sequence[_Job]) -> None:
