@@ -65,7 +65,10 @@ class Running:
 
     def ask(self, texts: Sequence[str | dict[str, str]]) -> list[dict[str, Any]]:
         """Decisions about texts, asked again while the service has no room."""
+        until = time.monotonic() + PATIENCE
         while (got := self.client.post("/v1/decisions", json={"texts": texts})).status_code in (429, 503):
+            if time.monotonic() > until:
+                raise SystemExit(f"the service had no room for {len(texts)} texts in {PATIENCE:.0f} s: {got.text}")
             time.sleep(float(got.headers.get("retry-after", 1)))
         decisions: list[dict[str, Any]] = got.raise_for_status().json()["decisions"]
         return decisions
@@ -113,10 +116,13 @@ def send(service: Running, texts: Sequence[str], name: str) -> list[Decision]:
     asked = [{"text": text, "idempotency_key": f"{name}-{number}"} for number, text in enumerate(texts)]
     parts, began, ids = [asked[n : n + TOGETHER] for n in range(0, len(asked), TOGETHER)], time.monotonic(), []
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for done, answer in enumerate(pool.map(service.ask, parts), 1):
-            ids += [one["id"] for one in answer]
-            left = (time.monotonic() - began) / done * (len(parts) - done)
-            print(f"\r  {len(ids)} of {len(texts)} texts, {left:.0f} s left ", end="", flush=True)
+        try:
+            for done, answer in enumerate(pool.map(service.ask, parts), 1):
+                ids += [one["id"] for one in answer]
+                left = (time.monotonic() - began) / done * (len(parts) - done)
+                print(f"\r  {len(ids)} of {len(texts)} texts, {left:.0f} s left ", end="", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # Else who ends it waits for all texts.
     print()
     with Store.open(service.store, create=False) as store:
         found = {one: told for n in range(0, len(ids), 500) for one, told in recorded(store, ids[n : n + 500]).items()}
