@@ -21,8 +21,8 @@ from pathlib import Path
 import httpx
 from sqlalchemy import select
 
-from tamis.decisions import verify
-from tamis.store import Store, decisions_table
+from tamis.decisions import decisions_table, verify
+from tamis.store import Store
 
 CLIENTS = 8
 

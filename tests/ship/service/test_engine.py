@@ -71,7 +71,7 @@ def run(moderator: Moderator, work: Callable[[Engine], Awaitable[None]], **chang
             await work(engine)
         finally:
             await engine.close()
-        assert engine.depth == pytest.approx(0, abs=1e-6)
+        assert (engine.depth, engine.line.depth) == (0, 0)
 
     asyncio.run(all_of_it())
 
@@ -221,6 +221,32 @@ def test_a_large_request_is_taken_alone_if_there_is_time(real: Moderator) -> Non
             await engine.score(texts, soon(0.001))
 
     run(moderator, work, wait=0.01)
+
+
+def test_an_idle_engine_takes_a_large_request_whatever_it_did_before(real: Moderator) -> None:
+    moderator, _ = watched(real)
+
+    async def work(engine: Engine) -> None:
+        # Fractions of tokens would leave a rest that is no work.
+        await asyncio.gather(*(engine.score([text], soon()) for text in TEXTS))
+        assert engine.depth == 0
+        engine.line.tokens_per_second = 10_000.0
+        assert len(await engine.score(["今天天气很好"] * 100, soon())) == 100
+
+    run(moderator, work, wait=0.01)
+
+
+def test_it_comes_back_from_a_stall_although_little_is_let_in(real: Moderator) -> None:
+    moderator, _ = watched(real)
+
+    async def work(engine: Engine) -> None:
+        engine.line.tokens_per_second = 20.0
+        for _ in range(20):
+            await engine.score(["今天天气很好"], soon())
+        # What may wait is under 512 tokens at the pace of the stall.
+        assert engine.line.tokens_per_second > 100
+
+    run(moderator, work, tokens=512)
 
 
 def test_who_does_not_wait_is_not_computed_for(real: Moderator) -> None:

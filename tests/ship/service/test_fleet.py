@@ -271,7 +271,7 @@ def test_a_shadow_judges_beside_a_short_queue_not_a_long_one(
         await fleet.load(bundles[1])
         await fleet.shadow([*judges][1])
         # Others wait all the time.
-        tokens = seconds * fleet.engine.line.tokens_per_second
+        tokens = int(seconds * fleet.engine.line.tokens_per_second)
         fleet.engine.line.depth += tokens
         await fleet.decide(TEXTS, SECONDS)
         fleet.engine.line.depth -= tokens

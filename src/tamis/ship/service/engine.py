@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,7 +100,7 @@ class Engine:
             leave: called once by `close`, in a thread, when all is answered; without it the line ends.
         """
         self.moderator, self.line = moderator, line
-        self.depth = 0.0
+        self.depth = 0
         """Tokens, as estimated from bytes, of this bundle that are queued or being computed."""
         self._leave = leave or line.end
         self._jobs: set[asyncio.Future[list[Scores]]] = set()
@@ -175,8 +176,8 @@ class Line:
             compute: logits of a batch; without it all rows are of one backend.
         """
         self.config, self._logits = config, compute
-        self.depth = 0.0
-        """Tokens, as estimated from bytes, that are queued or being computed."""
+        self.depth = 0
+        """Tokens, as estimated from bytes, that are queued or being computed; whole ones, so that none is exactly 0."""
         self.tokens_per_second = PACE
         self._paced = False
         self._per_byte = PER_BYTE
@@ -207,14 +208,14 @@ class Line:
         for thread in self._threads:
             thread.join()
 
-    def admit(self, size: int, seconds: float) -> float:
+    def admit(self, size: int, seconds: float) -> int:
         """Tokens that so many bytes of text are likely to be, if they can be computed in time.
 
         Raises:
             Overloaded: more waits than may, or than leaves time for these.
             TooLate: there is not the time to compute these alone.
         """
-        tokens = size * self._per_byte
+        tokens = math.ceil(size * self._per_byte)
         if tokens / self.tokens_per_second > seconds:
             raise TooLate(TOO_LATE)
         # A request that finds nothing before it may be larger than what may wait.
@@ -259,10 +260,10 @@ class Line:
                 self._compute_batch([rows[i] for i in batch])
                 for batch in by_length([len(job.rows[i]) for job, i in rows], self.config.tokens)
             )
-            # Small batches say nothing of the pace when there is much to do.
-            if done >= self.config.tokens:
-                pace = done / (time.monotonic() - began)
-                self.tokens_per_second += NEWEST * (pace - self.tokens_per_second)
+            spent = time.monotonic() - began
+            # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
+            if done >= self.config.tokens or done > spent * self.tokens_per_second:
+                self.tokens_per_second += NEWEST * (done / spent - self.tokens_per_second)
 
     def _take(self, waiting: deque[_Job]) -> list[tuple[_Job, int]]:
         """Windows of the next batches, from each request a batch's worth in turn: no long text holds up the others."""
@@ -280,14 +281,12 @@ class Line:
         return rows
 
     def _compute_batch(self, rows: Sequence[tuple[_Job, int]]) -> int:
-        """Compute the windows somebody waits for; returns their tokens."""
+        """Compute the windows somebody waits for; returns their tokens, none where they could not be."""
         with self._batch:
             rows = [row for row in rows if not row[0].over]
-            if rows:
-                self._compute_rows(rows)
-        return sum(len(job.rows[i]) for job, i in rows)
+            return self._compute_rows(rows) if rows else 0
 
-    def _compute_rows(self, rows: Sequence[tuple[_Job, int]]) -> None:
+    def _compute_rows(self, rows: Sequence[tuple[_Job, int]]) -> int:
         jobs = dict.fromkeys(job for job, _ in rows)
         try:
             backends = [job.moderator.backend for job, _ in rows]
@@ -300,10 +299,10 @@ class Line:
             groups = [own for _, own in _by_moderator(jobs)]
             if len(groups) == 1:
                 self._fail(jobs, error)
-                return
+                return 0
             # One bundle that cannot be computed must not take the others' texts with it.
-            for own in groups:
-                self._compute_rows([row for row in rows if row[0] in own])
+            return sum(self._compute_rows([row for row in rows if row[0] in own]) for own in groups)
+        return sum(len(job.rows[i]) for job, i in rows)
 
     def _finish(self, moderator: Moderator, jobs: Sequence[_Job]) -> None:
         """Scores of one bundle's requests whose windows are all computed."""
