@@ -111,6 +111,16 @@ def test_pitfall_12_alone_in_a_batch_and_padded_are_the_same(student: Student, p
             assert error < CLOSE.get((name, quantize), ROUGH), f"{name} {quantize} {how}"
 
 
+def test_rounded_weights_overflow_no_16_bits(parts: Parts, tmp_path: Path) -> None:
+    """Two products with activations of up to 255 are added in 16 signed bits where a processor has no VNNI."""
+    BACKENDS["onnx"].write["int8"](parts, tmp_path)
+    graph = onnx.load(tmp_path / GRAPH).graph
+    weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    matrices = [one.astype(int) for one in weights if one.ndim == 2]
+    assert matrices
+    assert max(abs(one).max() for one in matrices) == 64
+
+
 def test_positions_behind_a_padding_id_and_the_first_token(small_policy: Policy, tmp_path: Path) -> None:
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
