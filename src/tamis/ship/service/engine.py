@@ -234,6 +234,10 @@ class Line:
                     self._encode_jobs(moderator, jobs)
                 except BaseException as error:  # a panic of the tokenizer is no Exception, and must not end the thread
                     self._fail(jobs, error)
+            # In the order they came: in that of the bundles, a burst would be computed bundle by bundle.
+            for job in arrived:
+                if job.rows:
+                    self._encoded.put(job)
         self._encoded.put(None)
 
     def _encode_jobs(self, moderator: Moderator, jobs: Sequence[_Job]) -> None:
@@ -243,7 +247,6 @@ class Line:
         for job, text, first, last in zip(jobs, texts, ends, ends[1:], strict=False):
             job.rows, job.places = windows.ids[first:last], windows.places[first:last]
             job.owner = [owner - text for owner in windows.owner[first:last]]
-            self._encoded.put(job)
         per_byte = sum(map(len, windows.ids)) / sum(job.size for job in jobs)
         self._per_byte += NEWEST * (per_byte - self._per_byte)
 

@@ -66,7 +66,7 @@ class Tenants:
         Raises:
             TamisError: the bundle must not be served; what the tenant had goes on.
         """
-        fleet = await Fleet.start(Path(folder).resolve(), self._config, _nobody, self._salt, self._bases)
+        fleet = await Fleet.start(Path(folder).absolute(), self._config, _nobody, self._salt, self._bases)
         fleet.engine.moderator.versions[TENANT] = name
         before, self._fleets[name] = self._fleets.get(name), fleet
         if before:
