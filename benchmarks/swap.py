@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def swap(service: Running, candidate: Path, texts: Sequence[str]) -> dict[str, A
     lost = answered - (service.logged() - logged)
     service.bundles("promote", name=new)
     same, differ = probes[0] == probes[2], probes[0] != probes[1]
-    tallies = {"promoting": asdict(promoting), "returning": asdict(returning)}
+    tallies = {"promoting": vars(promoting), "returning": vars(returning)}
     found = {"old": old, "new": new, "agreement": agreement, "not_logged": lost, "probes": len(probes[0])}
     return found | tallies | {"rollback_same": same, "candidate_differs": differ}
 
