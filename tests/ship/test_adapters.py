@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, Qwen2Config, Qwen2ForCausalLM
 
 from tamis.config import StudentConfig
 from tamis.deciding import ANY, Thresholds
@@ -215,6 +215,23 @@ def test_a_bundle_for_adapter_passes_the_gate_and_is_small(
     # peft itself can read it.
     settings = json.loads((tmp_path / "bundle" / SETTINGS).read_text())
     assert (settings["peft_type"], settings["r"]) == ("LORA", 2)
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+def test_a_base_of_many_layers(tokenizer: Path, small_policy: Policy, tmp_path: Path, layers: int | None) -> None:
+    # From 20 layers with adapters on peft notes the endings of their names alone.
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    BertModel(BertConfig(vocab_size=400, **sizes), add_pooling_layer=False).save_pretrained(tmp_path / "deep")
+    for path in tokenizer.iterdir():
+        (tmp_path / "deep" / path.name).write_bytes(path.read_bytes())
+    student = _student(tmp_path / "deep", small_policy, 1, lora={"rank": 2, "layers": layers})
+    folder = _bundle(student, tmp_path / "bundle")
+    if layers is None:
+        assert len(json.loads((folder / SETTINGS).read_text())["target_modules"]) < 20
+    adapters = Adapters(str(tmp_path / "deep"))
+    adapters.add("deep", folder)
+    _agree(adapters, {"deep": student}, ["deep"])
 
 
 def test_what_is_over_another_base_is_refused(

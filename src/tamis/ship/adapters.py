@@ -207,32 +207,36 @@ class Adapters:
 
     def leave(self, seat: Seat) -> None:
         """Free the weights of a seat; a batch that is computed is finished first, none after it may hold the seat."""
-        if seat.adapter == BARE:
-            return
-        with self._lock:
-            others = [name for name in self._base.peft_config if name != seat.adapter]
-            if others:
-                self._base.set_adapter(others[0])
-                self._base.delete_adapter(seat.adapter)
-            else:
-                self._base = self._base.unload()
+        if seat.adapter != BARE:
+            with self._lock:
+                self._detach(seat.adapter)
+
+    def _detach(self, adapter: str) -> None:
+        others = [name for name in self._base.peft_config if name != adapter]
+        if others:
+            self._base.set_adapter(others[0])
+            self._base.delete_adapter(adapter)
+        else:
+            self._base = self._base.unload()
 
     def _attach(self, folder: Path, adapter: str) -> None:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         # Only these: other settings of peft change the base, or fetch something.
         config = LoraConfig(**{name: settings[name] for name in ("r", "lora_alpha", "target_modules")})
         weights = load_file(folder / WEIGHTS)
-        wanted = 2 * len(settings["target_modules"])
-        if len(weights) != wanted:
-            raise BundleError(
-                f"{folder / WEIGHTS} has {len(weights)} weights, its settings want {wanted}: export again"
-            )
         with self._lock:
             if isinstance(self._base, PeftModel):
                 self._base.add_adapter(adapter, config)
             else:
                 self._base = get_peft_model(self._base, config, adapter_name=adapter)
             self._base.eval().requires_grad_(requires_grad=False)
+            # What the settings name is counted where it is attached: of many layers peft notes their common endings.
+            wanted = get_peft_model_state_dict(self._base, adapter_name=adapter)
+            if wanted.keys() != weights.keys():
+                self._detach(adapter)
+                raise BundleError(
+                    f"{folder / WEIGHTS} has {len(weights)} weights, its settings want {len(wanted)}: export again"
+                )
             set_peft_model_state_dict(self._base, weights, adapter_name=adapter)
 
     def _hidden(self, ids: Tensor, mask: Tensor, adapters: list[str]) -> Tensor:
