@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -120,8 +120,3 @@ def run(load: Callable[..., Awaitable[Seen]], *arguments: object) -> Seen:
         return await load(*arguments)
 
     return asyncio.run(main())
-
-
-def bodies(texts: Sequence[str], key: str) -> Iterator[dict[str, str]]:
-    """One JSON body a text."""
-    return ({key: text} for text in texts)
