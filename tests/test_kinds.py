@@ -170,12 +170,12 @@ def test_levels_and_scores_mix_with_a_teacher(recipe: Recipe, endpoint: FakeEndp
         for name, (score, text) in LEVELS.items()
         for i, scene in enumerate(SCENES)
     ]
-    out = run(load_config(recipe(rows, "severity", {"score": "risk"}, asked(endpoint)))).parent
+    out = run(load_config(recipe(rows, "severity", {"score": "risk"}, asked(endpoint)), ["train.epochs=16"])).parent
     audit = read(out / "label" / "audit.json")
     assert audit["methods"] == {"logprobs": audit["rows"]}
     assert audit["macro_f1"] == 1.0
     found = read(out / "report" / "metrics.json")["models"]
     assert {"macro_f1", "spearman", "kendall", "mae"} <= set(found["student"]["metrics"])
     assert found["teacher"]["metrics"]["spearman"]["value"] > 0.9
-    assert found["student"]["metrics"]["kendall"]["value"] > 0.45
+    assert found["student"]["metrics"]["kendall"]["value"] > 0.6
     assert {"kl", "supervised", "score_error"} <= set(read(out / "distill" / "history.json")[0])
