@@ -48,7 +48,7 @@ def run(
     """Do some work with a cascade whose student is sure of nothing."""
 
     async def all_of_it(opened: Store) -> None:
-        config = CascadeConfig.model_validate({"audit": 0.0, "band": 1e9, "deadline": 2.0} | limits)
+        config = CascadeConfig.model_validate({"audit": 0.0, "band": 1e9, "deadline": 20.0} | limits)
         tiers = [tier(endpoint, **(changes or {})), TierConfig(bundle="left/out")]
         async with teachers(tiers, policy, opened) as found:
             assert [(name, one.name) for name, one in found.items()] == [("fake", "teacher fake")]
@@ -284,6 +284,7 @@ def test_where_several_may_hold_each_stands_for_itself(make_signal: Callable[...
     [
         ([{}], "a tier is a `bundle` or a `teacher`"),
         ([{"bundle": "a", "teacher": {"kind": "openai", "model": "m"}}], "a tier is a `bundle` or a `teacher`"),
+        ([{"teacher": {"kind": "openai", "model": "m", "budget": {"tokens": 9}}}], "keeps to no `budget`"),
         ([{"teacher": {"kind": "transformers", "model": "m"}}], "of kind openai or gguf, got transformers"),
         ([{"bundle": "a"}, {"bundle": "a"}], "each of the `tiers` is asked once, got a, a"),
     ],

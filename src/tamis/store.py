@@ -8,6 +8,8 @@ hold what its key says.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
@@ -291,7 +293,7 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
     def _pragmas(connection: Any, _record: Any) -> None:
         # The driver must not begin transactions itself, or DDL of a migration could not be rolled back.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection, busy_seconds)
         connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
@@ -302,6 +304,19 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if exclusive else "BEGIN")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    # SQLite's own wait does not cover this switch: of two that open a new database, one is told "locked" at once.
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _migrate(engine: Engine) -> None:

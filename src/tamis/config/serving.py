@@ -81,6 +81,10 @@ class TierConfig(Section):
             raise ValueError("a tier is a `bundle` or a `teacher`: name one of them")
         if self.teacher is not None and self.teacher.kind not in ("openai", "gguf"):
             raise ValueError(f"a tier's teacher is of kind openai or gguf, got {self.teacher.kind}: or name a `bundle`")
+        if self.teacher is not None and (self.teacher.budget.tokens or self.teacher.budget.money):
+            raise ValueError(
+                "a tier's teacher keeps to no `budget`: set `cascade.per_minute` or `cascade.per_day` instead"
+            )
         return self
 
     @property

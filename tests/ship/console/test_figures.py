@@ -280,7 +280,11 @@ def test_other_thresholds_are_tried_compared_and_saved_as_a_bundle(
     ]
 
 
-def test_an_admin_shadows_compares_promotes_and_rolls_back(console: Consoled, bundles: Sequence[Path]) -> None:
+def model_deciding(client: httpx.Client) -> str:
+    return str(client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"])
+
+
+def test_an_admin_shadows_and_compares(console: Consoled, bundles: Sequence[Path]) -> None:
     one, two = map(check_manifest, bundles)
     with console.client("adam") as adam, console.running.client as client:
         assert post(adam, "/models/load", folder="/nowhere").status_code == 400
@@ -304,19 +308,26 @@ def test_an_admin_shadows_compares_promotes_and_rolls_back(console: Consoled, bu
             cell = adam.get("/models", params={"cell": f"{live}-{other}"}).text
             assert "Show the text" in cell
             assert "汉字" in cell
+        assert said(post(adam, f"/models/{two}/unload")) == "Unloaded."
+
+
+def test_an_admin_sends_a_share_promotes_and_rolls_back(console: Consoled, bundles: Sequence[Path]) -> None:
+    one, two = map(check_manifest, bundles)
+    with console.client("adam") as adam, console.running.client as client:
+        assert said(post(adam, "/models/load", folder=str(bundles[1]))) == "Loaded."
         for wrong in ("", "a lot", "101", "-1", "nan"):
             answer = post(adam, f"/models/{two}/canary", percent=wrong)
             assert answer.status_code == 400
             assert "The share is a number from 0 to 100." in answer.text
         assert said(post(adam, f"/models/{two}/canary", percent="100")).startswith("The canary has changed")
         assert "canary 100.0%" in adam.get("/models").text
-        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == two
+        assert model_deciding(client) == two
         assert said(post(adam, f"/models/{two}/canary", percent="0")).startswith("The canary has changed")
-        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == one
+        assert model_deciding(client) == one
         assert said(post(adam, f"/models/{two}/promote")).startswith("Promoted")
-        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == two
+        assert model_deciding(client) == two
         assert said(post(adam, "/models/rollback")).startswith("Rolled back")
-        assert client.post("/v1/decisions", json={"texts": ["x"]}).json()["decisions"][0]["versions"]["model"] == one
+        assert model_deciding(client) == one
         assert said(post(adam, f"/models/{two}/unload")) == "Unloaded."
         assert adam.get(f"/models/{one}/report").status_code == 404
         assert "adam" in adam.get("/models").text

@@ -19,7 +19,7 @@ import openai
 import pytest
 import torch
 from tests.ship.service.conftest import Running, served
-from tests.ship.service.test_fleet import flipped
+from tests.ship.service.fleet.conftest import flipped
 from tests.ship.service.test_operation import Load, tamis, until
 
 from tamis.client import Client
@@ -77,6 +77,15 @@ async def ask(engines: dict[str, Engine], times: int = 5) -> dict[str, list[Scor
     return dict(zip(asked, await asyncio.gather(*tasks), strict=True))
 
 
+async def ask_together(engines: dict[str, Engine], batches: Sequence[set[int]]) -> dict[str, list[Scores]]:
+    """As `ask`, again if a tokenizer that had to wait for longer has kept all engines apart."""
+    for _ in range(10):
+        found = await ask(engines)
+        if max(map(len, batches)) > 1:
+            return found
+    raise AssertionError("no batch held rows of two engines")
+
+
 def test_bundles_over_one_base_share_it_and_their_batches(over_one_base: dict[str, Path]) -> None:
     async def work() -> None:
         bases = Bases(PATIENT)
@@ -84,10 +93,9 @@ def test_bundles_over_one_base_share_it_and_their_batches(over_one_base: dict[st
         assert len({engine.moderator.backend.over for engine in engines.values()}) == 1  # type: ignore[attr-defined]
         assert len({engine.line for engine in engines.values()}) == 1
         batches = watched(engines["forum"])
-        found = await ask(engines)
+        found = await ask_together(engines, batches)
         for name, folder in over_one_base.items():
             same(found[name], load_bundle(folder).score(TEXTS))
-        assert max(map(len, batches)) > 1
         # One goes: the others go on, and its weights are freed.
         base: Any = engines["forum"].moderator.backend.over._base  # type: ignore[attr-defined]
         await engines.pop("chat").close()
@@ -111,8 +119,7 @@ def test_one_that_cannot_be_computed_does_not_take_the_others_with_it(over_one_b
         engines = {name: await bases.open(over_one_base[name]) for name in ("forum", "chat")}
         batches = watched(engines["forum"])
         engines["chat"].moderator.backend.network.head = torch.nn.Linear(7, 3)  # type: ignore[attr-defined]
-        found = await ask(engines)
-        assert max(map(len, batches)) == 2
+        found = await ask_together(engines, batches)
         assert found["chat"] == [NO_ANSWER] * len(TEXTS)
         same(found["forum"], load_bundle(over_one_base["forum"]).score(TEXTS))
         for engine in engines.values():
