@@ -37,23 +37,24 @@ from swap import Running, send, serving, swap
 from traffic import CHANGED, DISGUISED, WEEKS, Text, divided, read_rows, weeks_of, write_rows
 
 from tamis import reviews
+from tamis.calibration import Floats
 from tamis.config import PromotionConfig
 from tamis.decisions import DecisionLog
-from tamis.feedback import choose, gather, margin, novelty, write_feedback
+from tamis.feedback import choose, gather, shifted, write_feedback
 from tamis.judge.update.compare import Asked, compare
 from tamis.policy import load_policy
 from tamis.recipe import load_update
 from tamis.records import Decision, Example, content_id
 from tamis.reviews import Judgement, Wanted
 from tamis.ship import monitor
-from tamis.ship.bundle import Moderator, load_bundle
+from tamis.ship.bundle import load_bundle
 from tamis.ship.service.answers import recorded
 from tamis.store import Store
 from tamis.update import update
 from tamis.workspace import finished
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-KEEP_DAYS, DAYS, REPEATS, STATES = 90, 7, 10, 400
+KEEP_DAYS, DAYS, REPEATS = 90, 7, 10
 BEFORE, AFTER = range(4), range(4, 6)
 STUDENT = (
     "student.model=multilingual-e5-small",
@@ -101,6 +102,18 @@ class Month:
             partial.replace(path)
         found: Found = json.loads(path.read_text(encoding="utf-8"))
         return found
+
+    def states(self, number: int, folder: Path) -> Floats:
+        """Hidden states of a week's texts in the bundle of a run, shape (texts, width)."""
+        path = self.out / f"states-{folder.name}-{number}.npy"
+        if not path.exists():
+            texts = [text.text for text in self.weeks[number]]
+            found = load_bundle(folder / "bundle").scores_and_states(texts, [-1])[1]
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, found[:, 0].astype(float))
+            partial.replace(path)
+        kept: Floats = np.load(path)
+        return kept
 
 
 def train(month: Month) -> Found:
@@ -216,11 +229,10 @@ def _logged(month: Month, store: Store, number: int) -> list[tuple[Text, Decisio
 
 
 def states(month: Month) -> Found:
-    """For who keeps hidden states: how far those of each week's first texts are from those of the pinned week."""
+    """For who keeps hidden states: how well those of each week can be told from those of the pinned week."""
     found = []
     for numbers, folder in ((BEFORE, month.base), (AFTER, month.update)):
-        bundle = load_bundle(folder / "bundle")
-        told = [_states(bundle, [text.text for text in month.weeks[number][:STATES]]) for number in numbers]
+        told = [month.states(number, folder) for number in numbers]
         found += [monitor.states(told[0], one) for one in told]
     return {"weeks": [[one.tested, one.limit] for one in found]}
 
@@ -245,23 +257,14 @@ def review(month: Month) -> Found:
 
 
 def chosen(month: Month, store: Store, count: int) -> list[str]:
-    """Ids of the decisions to review, by how unsure the model was and how new the text is to it."""
-    bundle = load_bundle(month.base / "bundle")
+    """Ids of the decisions to review: of the weeks that raised an alarm what the pinned week had least of."""
     numbers = range(CHANGED, DISGUISED + 1)
-    pairs = [pair for number in numbers for pair in _logged(month, store, number)]
+    decisions = [decision for number in numbers for _, decision in _logged(month, store, number)]
     ids = [one for number in numbers for one in month.once(f"week-{number}", dict)["ids"]]
-    told = np.array([list(decision.scores.probabilities.values()) for _, decision in pairs])
-    states, known = (
-        _states(bundle, texts) for texts in ([text.text for text, _ in pairs], [row["text"] for row in month.gold])
-    )
-    worth = {"uncertain": margin(told), "new": novelty(states, known)}
-    categories = [decision.category for _, decision in pairs]
+    states = np.concatenate([month.states(number, month.base) for number in numbers])
+    worth = {"of now": shifted(states, month.states(BEFORE[0], month.base))}
     before = {name: sum(row["label"] == name for row in month.gold) for name in month.policy.ids}
-    return [ids[place] for place in choose(worth, categories, before, count)]
-
-
-def _states(bundle: Moderator, texts: Sequence[str]) -> Any:
-    return bundle.scores_and_states(texts, [-1])[1][:, 0].astype(float)
+    return [ids[place] for place in choose(worth, [decision.category for decision in decisions], before, count)]
 
 
 def next_model(month: Month) -> Found:

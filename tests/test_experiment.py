@@ -93,7 +93,9 @@ def test_every_variant_finds_the_states_that_a_local_teacher_has_kept(
 def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(
     matrix: Write, endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
-    path = matrix(workers=1)
+    told = {name: (tmp_path / "matrix" / "variants" / f"{name}-0" / "answer" / "answers.json") for name in ("D1", "D2")}
+    variants = {"A-lora": {"group": "A", "set": {"teacher.kind": "none"}}, "D1": {}, "D2": {}}
+    path = matrix(workers=1, variants=variants)
     command = [str(Path(sys.executable).parent / "tamis"), "experiment", str(path)]
     first = tmp_path / "matrix" / "variants" / "A-lora-0" / "answer" / "answers.json"
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -109,10 +111,8 @@ def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(
     stamp = first.stat().st_mtime_ns
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert first.stat().st_mtime_ns == stamp
-    told = {name: (tmp_path / "matrix" / "variants" / f"{name}-0" / "answer" / "answers.json") for name in ("D1", "D2")}
     killed = {name: json.loads(path.read_text())["probabilities"] for name, path in told.items()}
-    whole = load_experiment(path, [f"out={tmp_path / 'whole'}"])
-    run_experiment(whole)
+    run_experiment(load_experiment(path, [f"out={tmp_path / 'whole'}"]))
     for name, rows in killed.items():
         again = tmp_path / "whole" / "variants" / f"{name}-0" / "answer" / "answers.json"
         assert json.loads(again.read_text())["probabilities"] == rows

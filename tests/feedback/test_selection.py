@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.feedback import choose, disagreement, margin, novelty
+from tamis.feedback import choose, disagreement, likelier, margin, novelty, shifted
 
 
 def test_criteria_by_hand() -> None:
@@ -20,6 +20,26 @@ def test_criteria_by_hand() -> None:
     found = novelty(np.array([[5.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]), known)
     assert found == pytest.approx([0.0, 1 - 2**-0.5, 1 + 2**-0.5])
     assert novelty(known, np.empty((0, 2))).tolist() == [1.0, 1.0]
+
+
+def test_what_came_into_the_traffic_is_found_though_it_is_near_to_what_was_there() -> None:
+    generator = np.random.default_rng(0)
+    reference, now = generator.normal(size=(500, 16)), generator.normal(size=(300, 16))
+    now[:60] += 0.9
+    found = shifted(now, reference)
+    assert found.shape == (300,)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.argsort(-found)[:60] < 60).mean() > 0.7
+    # What is far from all that was there says less of it.
+    assert (np.argsort(-novelty(now, reference))[:60] < 60).mean() < 0.5
+    assert shifted(now[:4], reference).tolist() == [1.0] * 4
+    assert shifted(now, reference[:0]).tolist() == [1.0] * 300
+
+
+def test_traffic_counts_the_same_however_many_rows_it_has() -> None:
+    before, now = np.repeat([[0.0], [1.0]], [900, 100], axis=0), np.repeat([[0.0], [1.0]], [10, 10], axis=0)
+    one, other = likelier(before, now, np.array([[0.0], [1.0]]))
+    assert one < 0.5 < other
 
 
 def test_the_best_of_all_criteria_come_first() -> None:

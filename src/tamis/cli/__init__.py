@@ -53,12 +53,14 @@ def _verb(name: str, until: Stage, about: str, example: str) -> Callable[[Path, 
 
 
 def _run(recipe: Path, until: Stage, out: str | None, settings: list[str]) -> None:
-    from tamis.pipeline import run
     from tamis.recipe import load_config
     from tamis.show import announce, conclude
 
     config = load_config(recipe, [*settings, *([f"out={out}"] if out else [])])
     announce(config, until)
+    # What trains takes seconds to import: a mistake in the recipe is told before.
+    from tamis.pipeline import run
+
     conclude(config, run(config, until=until))
 
 
@@ -103,10 +105,12 @@ def experiment(
 
     Example: `tamis experiment recipes/matrix.yaml`
     """
-    from tamis.experiment import run_experiment
     from tamis.recipe import load_experiment
 
-    run_experiment(load_experiment(matrix, [*(set_ or []), *([f"out={out}"] if out else [])]))
+    config = load_experiment(matrix, [*(set_ or []), *([f"out={out}"] if out else [])])
+    from tamis.experiment import run_experiment
+
+    run_experiment(config)
 
 
 @app.command()
@@ -136,10 +140,11 @@ def update(recipe: Recipe, out: Out = None, set_: Set = None) -> None:
     """
     from tamis.recipe import load_update
     from tamis.show import announce_update, conclude_update
-    from tamis.update import update
 
     config = load_update(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])
     announce_update(config)
+    from tamis.update import update
+
     conclude_update(config, update(config))
 
 

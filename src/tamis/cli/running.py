@@ -151,10 +151,11 @@ def serve(
     Example: `tamis serve runs/demo/bundle --port 8000 --store tamis.sqlite`
     """
     from tamis.recipe import load_serving
+
+    settings = load_serving(config, [*(set_ or []), *([f"store={store}"] if store else [])])
     from tamis.ship.service.serve import serve
     from tamis.tiers import teachers
 
-    settings = load_serving(config, [*(set_ or []), *([f"store={store}"] if store else [])])
     serve(bundle, settings, teachers, host, port, workers)
 
 

@@ -2,7 +2,7 @@
 
 from tamis.feedback.examples import Feedback, Gathered, Said, Truths, forget_text, gather, take, truths
 from tamis.feedback.formats import FORMATS, read_feedback, read_texts, write_feedback
-from tamis.feedback.selection import choose, disagreement, margin, novelty
+from tamis.feedback.selection import choose, disagreement, likelier, margin, novelty, shifted
 
 __all__ = [
     "FORMATS",
@@ -14,10 +14,12 @@ __all__ = [
     "disagreement",
     "forget_text",
     "gather",
+    "likelier",
     "margin",
     "novelty",
     "read_feedback",
     "read_texts",
+    "shifted",
     "take",
     "truths",
     "write_feedback",

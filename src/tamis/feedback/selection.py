@@ -1,4 +1,4 @@
-"""What to have reviewed next, as pure functions over arrays: what is uncertain, disputed, new, or of a rare class.
+"""What to have reviewed next, as pure functions over arrays: uncertain, disputed, new, typical of now, of a rare class.
 
 `choose` puts the criteria together; `reviews.queue` queues what it chose.
 """
@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.calibration import Floats
+from tamis.errors import need
 
 EMPTY = 1e-12
+FOLDS = 5
+STRENGTH = 0.01
+"""Inverse of the penalty on the weights of standardised states: with hundreds of them, few texts fit anything."""
 
 
 def margin(probabilities: Floats) -> Floats:
@@ -46,6 +50,48 @@ def novelty(states: Floats, known: Floats) -> Floats:
     if not len(known):
         return np.ones(len(states))
     return 1 - (_unit(states) @ _unit(known).T).max(1)
+
+
+def shifted(states: Floats, reference: Floats, seed: int = 0) -> Floats:
+    """How typical each text is of the traffic of now rather than of a reference, from 0 to 1, shape (rows,).
+
+    The answer of a `likelier` that has not seen the text. It finds what has come into the traffic, also where the model
+    is sure of it, which is what a new category looks like: neither uncertain nor far from all that is known.
+
+    Args:
+        states: of the candidates, shape (rows, width).
+        reference: states of the reference traffic, shape (others, width); without any, all gets 1.
+        seed: of the division into parts.
+    """
+    if len(states) < FOLDS or not len(reference):
+        return np.ones(len(states))
+    part = np.random.default_rng(seed).permutation(len(states)) % FOLDS
+    found = np.empty(len(states))
+    for number in range(FOLDS):
+        found[part == number] = likelier(reference, states[part != number], states[part == number])
+    return found
+
+
+def likelier(before: Floats, now: Floats, states: Floats) -> Floats:
+    """Probability that texts are of now and not of before, as a logistic regression tells the two apart.
+
+    Bickel, Brückner and Scheffer, Discriminative learning under covariate shift (2009). Both count the same, however
+    many rows they have.
+
+    Args:
+        before: states to learn from, shape (rows, width).
+        now: the same of now.
+        states: of the texts that are asked about, shape (others, width).
+    """
+    need("sklearn", "train")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    fit = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000))
+    fit.fit(np.concatenate([before, now]), np.repeat([0, 1], [len(before), len(now)]))
+    found: Floats = fit.predict_proba(states)[:, 1]
+    return found
 
 
 def choose(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tamis.ship.monitor.drift import PSI_LIMIT, edges, energy_distance, mix, psi, psi_limit, rise
+from tamis.ship.monitor.drift import AUC_LIMIT, PSI_LIMIT, edges, mix, psi, psi_limit, rise, told_apart
 
 
 def test_psi_by_hand() -> None:
@@ -52,15 +52,20 @@ def test_a_rise_by_hand() -> None:
     assert rise((0, 10**6), (0, 10**6), 0.05, 0.01) == (0.0, 0.01)
 
 
-def test_energy_distance_by_hand() -> None:
-    # Points 0, 2 and 1, 3: twice the mean distance between is 3, within 1 + 1: (3 - 2) / 3.
-    value, _ = energy_distance(np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]]), times=1)
-    assert value == pytest.approx(1 / 3)
+def test_what_tells_two_clouds_apart_by_hand() -> None:
+    # 40 against 60 rows: halves of 20 and 30 are tested, whose U has the variance 20 x 30 x 51 / 12.
+    value, limit = told_apart(np.full((40, 1), 1.0), np.full((60, 1), 2.0), 0.05)
+    assert (value, limit) == (1.0, pytest.approx(0.5 + 1.6449 * math.sqrt(51 / 12 / 600), rel=1e-4))
+    assert told_apart(np.ones((40, 1)), np.ones((60, 1)), 0.05)[0] == 0.5
+    generator = np.random.default_rng(0)
+    assert told_apart(*generator.normal(size=(2, 20_000, 1)), 0.05)[1] == AUC_LIMIT
 
 
-def test_energy_distance_sees_a_shift_and_no_noise() -> None:
+def test_a_part_that_is_new_tells_two_clouds_apart_and_noise_does_not() -> None:
     generator = np.random.default_rng(1)
-    same = [energy_distance(generator.normal(size=(60, 4)), generator.normal(size=(60, 4)), 99) for _ in range(20)]
-    assert sum(value > chance for value, chance in same) <= 2
-    value, chance = energy_distance(generator.normal(size=(60, 4)), generator.normal(1.0, size=(60, 4)), 99)
-    assert value > chance
+    above = [np.greater(*told_apart(*generator.normal(size=(2, 200, 8)), 0.05)) for _ in range(100)]
+    # Of 100 with probability 0.05 more than 12 come once in 1,500 times.
+    assert sum(above) <= 12
+    now = generator.normal(size=(1000, 8))
+    now[:200] += 1.5
+    assert np.greater(*told_apart(generator.normal(size=(1000, 8)), now, 0.001))

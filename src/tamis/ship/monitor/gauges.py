@@ -64,6 +64,6 @@ GAUGES: dict[str, tuple[str, str, list[str]]] = {
     "teacher_disagreement": ("tamis_teacher_disagreement_ratio", "Audited texts the teacher judges differently.", []),
     "miss_rate": ("tamis_miss_ratio", "Estimated share of passed texts that break the policy.", []),
     "calibration_error": ("tamis_calibration_error_ratio", "ECE of the risk on judged texts.", []),
-    "state_drift": ("tamis_state_distance", "Energy distance of hidden states.", []),
+    "state_drift": ("tamis_state_auc", "How well hidden states tell now from before, 0.5 if not at all.", []),
 }
 """Metric, help and labels of each measure."""
