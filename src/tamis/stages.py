@@ -42,6 +42,8 @@ from tamis.teach.teachers import Teacher, local_teacher, make_teacher
 
 log = logging.getLogger(__name__)
 SIGNALS = "signals.jsonl"
+SHOWN = 128
+"""Training texts that show a form of 8 bits how large activations become."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ class Stages:
             measured: its calibration and thresholds.
             before: content ids that the weights it began with had learnt.
         """
-        own = student.network, student.config.model, self.config.export.remote
+        shown = student.encoder.encode([example.text for example in splits.train.examples[:SHOWN]]).ids
+        own = student.network, student.config.model, self.config.export.remote, shown
         parts = Parts(lambda whole: merged(student, whole=whole).network, *own)
         rows = {example.id for example in splits.train.gold}.union(before)
 

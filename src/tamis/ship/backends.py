@@ -49,6 +49,7 @@ class Parts:
         trained: the network as it was trained, adapters and base apart; without it the one that is served.
         base: name of the base.
         remote: the server that computes, where one does.
+        rows: token ids of texts it was trained on, which show how large its activations become.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class Parts:
         trained: Network | None = None,
         base: str = "",
         remote: RemoteConfig | None = None,
+        rows: Sequence[Sequence[int]] = (),
     ) -> None:
-        self._merge = merge
+        self._merge, self.rows = merge, rows
         self._trained, self.base, self.remote = trained, base, remote
 
     @cached_property
@@ -242,7 +244,7 @@ BACKENDS: dict[str, Kind] = {
         "serve",
         {
             "none": lambda parts, folder: write_float(parts.program, folder),
-            "int8": lambda parts, folder: write_dynamic(parts.program, folder),
+            "int8": lambda parts, folder: write_dynamic(parts.program, parts.rows, folder),
         },
         lambda folder, *_: OnnxBackend(check_graph(folder)),
     ),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tamis.errors import BundleError, need
+from tamis.ship.smoothing import magnitudes, smooth
 
 if TYPE_CHECKING:
     from tamis.network import Network
@@ -61,12 +62,18 @@ def write_float(program: Any, folder: Path) -> None:
     program.save(folder / GRAPH, external_data=True)
 
 
-def write_dynamic(program: Any, folder: Path) -> None:
+def write_dynamic(program: Any, rows: Sequence[Sequence[int]], folder: Path) -> None:
     """8 bits as ONNX Runtime computes in them: weights a channel each, activations as they come.
 
     Weights have 7 of the 8, so that two products fit the 16 bits in which processors without VNNI add them.
     Matrices that are multiplied alone: a table of embeddings is looked up, which no rounding makes faster.
+
+    Args:
+        program: as `exported` makes it.
+        rows: token ids of some texts, which show where activations have outliers; without any these stay.
+        folder: where model.onnx goes.
     """
+    onnx = need("onnx", "serve")
     need("onnxruntime", "serve")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -74,6 +81,11 @@ def write_dynamic(program: Any, folder: Path) -> None:
     program.model.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
 
     def quantise(source: Path) -> None:
+        if rows:
+            model, largest = onnx.load(source), magnitudes(source, rows)
+            smooth(model.graph, largest)
+            source = source.with_name("smooth.onnx")
+            onnx.save_model(model, source, save_as_external_data=True, location=f"{source.name}.data")
         quantize_dynamic(
             source,
             folder / GRAPH,
