@@ -77,6 +77,18 @@ def test_channels_are_measured_and_moved_by_hand(program: Program, tmp_path: Pat
     assert logits(tmp_path / "smooth.onnx") == pytest.approx(before, rel=1e-4, abs=1e-3)
 
 
+def test_a_matrix_that_several_activations_share_stays(program: Program, tmp_path: Path) -> None:
+    graph = program.model.graph
+    graph.node.insert(1, helper.make_node("Neg", ["x"], ["y"]))
+    graph.node[3].input[0], graph.node[3].input[1] = "y", "one"
+    assert multiplied(graph) == {}
+    program.save(tmp_path / GRAPH)
+    before = logits(tmp_path / GRAPH)
+    smooth(graph, {})
+    program.save(tmp_path / "same.onnx")
+    assert (logits(tmp_path / "same.onnx") == before).all()
+
+
 def test_8_bits_lose_less_where_outliers_were_moved(tmp_path: Path) -> None:
     errors = {}
     Program().save(tmp_path / "whole.onnx")

@@ -8,7 +8,7 @@ Xiao et al., 2023, arXiv 2211.10438).
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tamis.errors import need
 from tamis.windows import padded
 
 STRENGTH = 0.7
-"""How much of an outlier moves into weights, which have a scale for each channel they make; 0.5 would be half of it."""
+"""How much of the difference between channels moves into the weights; with 1 the activations would be even."""
 
 LEAST = 1e-5
 Floats = NDArray[np.float32]
@@ -77,10 +77,12 @@ def magnitudes(path: Path, rows: Sequence[Sequence[int]]) -> dict[str, Floats]:
 
 
 def multiplied(graph: Any) -> dict[str, list[Any]]:
-    """The nodes that multiply an activation with a matrix of weights, by the name of the activation."""
-    held = {tensor.name for tensor in graph.initializer}
+    """The nodes that multiply an activation with a matrix of their own, by the name of the activation."""
+    held = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    uses = Counter(name for node in graph.node for name in node.input)
     found = defaultdict(list)
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in held and node.input[0] not in held:
+        # A matrix that several layers share would need the factors of all of them.
+        if node.op_type == "MatMul" and node.input[1] in held and uses[node.input[1]] == 1:
             found[node.input[0]].append(node)
     return dict(found)
