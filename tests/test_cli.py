@@ -56,6 +56,21 @@ def tamis(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command in this process, which has imported all that training needs; returns why it was refused."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(TamisError) as caught:
+            app(arguments, standalone_mode=False)
+        assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return run
+
+
+@pytest.fixture
 def recipe(tmp_path: Path) -> Callable[..., str]:
     """Write a recipe over one source file with this content; returns its path."""
 
@@ -101,16 +116,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", sorted(BAD))
-def test_bad_data_is_one_sentence(
-    recipe: Callable[..., str], case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_data_is_one_sentence(refused: Callable[..., str], recipe: Callable[..., str], case: str) -> None:
     content, changes, words = BAD[case]
-    # In this process, which has imported all that training needs.
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(TamisError, match=words) as caught:
-        app(["ingest", recipe(content, **changes)], standalone_mode=False)
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
+    assert re.search(words, refused("ingest", recipe(content, **changes)))
 
 
 def test_a_truncated_gzip_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:
@@ -128,11 +136,11 @@ def test_bad_rows_are_put_aside_and_the_good_ones_go_on(tamis: Run, recipe: Call
     assert len(rejected) == 4
 
 
-def test_a_misspelt_key_and_a_missing_file(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+def test_a_misspelt_key_and_a_missing_file(tamis: Run, refused: Callable[..., str], recipe: Callable[..., str]) -> None:
     path = recipe(GOOD)
     assert "did you mean 'epochs'" in one_sentence(tamis("run", path, "--set", "train.epoch=3"))
     assert "cannot read recipe" in one_sentence(tamis("run", "none.yaml"))
-    assert "none.jsonl" in one_sentence(tamis("ingest", path, "--set", "data.sources.0.path=none.jsonl"))
+    assert "none.jsonl" in refused("ingest", path, "--set", "data.sources.0.path=none.jsonl")
 
 
 def test_an_endpoint_that_is_down_keeps_what_was_done(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
@@ -145,11 +153,13 @@ def test_an_endpoint_that_is_down_keeps_what_was_done(tamis: Run, recipe: Callab
     )
 
 
-def test_broken_weights_are_one_sentence(tamis: Run, recipe: Callable[..., str], tmp_path: Path) -> None:
+def test_broken_weights_are_one_sentence(
+    tamis: Run, refused: Callable[..., str], recipe: Callable[..., str], tmp_path: Path
+) -> None:
     path = recipe(GOOD, student={"model": "w.gguf"})
     (tmp_path / "w.gguf").write_bytes(b"GGUF\x03\x00\x00\x00 and then nothing")
     assert "w.gguf is truncated" in one_sentence(tamis("distill", path))
-    assert "no model 'no/such'" in one_sentence(tamis("distill", path, "--set", "student.model=no/such"))
+    assert "no model 'no/such'" in refused("distill", path, "--set", "student.model=no/such")
 
 
 def test_moderating_without_a_bundle_is_one_sentence(tamis: Run) -> None:
@@ -223,11 +233,11 @@ def test_feedback_goes_out_and_comes_back(tamis: Run, tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_one_sentence(tamis: Run, recipe: Callable[..., str]) -> None:
+def test_a_full_disk_is_one_sentence(refused: Callable[..., str], recipe: Callable[..., str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     path = recipe(GOOD)
-    assert "cannot make the folder" in one_sentence(tamis("ingest", path, "--out", "/dev/full/x"))
+    assert "cannot make the folder" in refused("ingest", path, "--out", "/dev/full/x")
 
 
 @pytest.mark.parametrize("verb", VERBS)
