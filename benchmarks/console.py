@@ -37,6 +37,7 @@ from tamis.ship.console.users import add_user
 from tamis.ship.monitor import look
 from tamis.ship.service.app import Settings, create_app
 from tamis.store import Store
+from tamis.tiers import teachers
 
 LIMIT, QUEUE_LIMIT = 0.3, 0.1
 DAYS, PEOPLE, GOLD, SECONDS = 30, 10, 100, 0.1
@@ -137,7 +138,7 @@ async def visiting(bundle: Path, url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that is signed in as an admin."""
     with Store.open(url) as store:
         password = add_user(store, "bench", "admin")
-    app = create_app(Settings(bundle, ServeConfig(store=url, require_key=False)))
+    app = create_app(Settings(bundle, ServeConfig(store=url, require_key=False), teachers))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here/console", timeout=60) as client:
