@@ -52,15 +52,15 @@ def read(visit: Visit, items: Sequence[Item]) -> list[Shown]:
     The scores are those of the decision. An item that has none is gold: it is scored now, so that it looks like others.
     """
     rows = decisions(visit, [item.decision for item in items if item.decision])
+    gold = {item.id: item.text for item in items if item.decision not in rows and item.text}
+    told = dict(zip(gold, score(visit, list(gold.values())), strict=True)) if gold else {}
     found: list[Shown] = []
     for item in items:
         row = rows.get(item.decision or "")
         if row:
-            text, whole = text_of(row)
-            found.append(Shown(item, text, whole, scores_of(row)))
+            found.append(Shown(item, *text_of(row), scores_of(row)))
         else:
-            text = item.text or ""
-            found.append(Shown(item, text, item.text is not None, score(visit, [text])[0] if text else NO_ANSWER))
+            found.append(Shown(item, item.text or "", item.text is not None, told.get(item.id, NO_ANSWER)))
     return found
 
 
