@@ -59,8 +59,8 @@ def shifted(states: Floats, reference: Floats, seed: int = 0) -> Floats:
     is sure of it, which is what a new category looks like: neither uncertain nor far from all that is known.
 
     Args:
-        states: of the candidates, shape (rows, width).
-        reference: states of the reference traffic, shape (others, width); without any, all gets 1.
+        states: of the candidates, shape (rows, width); with fewer than five, all get 1.
+        reference: states of the reference traffic, shape (others, width); without any, all get 1.
         seed: of the division into parts.
     """
     if len(states) < FOLDS or not len(reference):
