@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from tamis.machine import cores
+
 PARENT = "TAMIS_PARENT"
 PREFIX = "tamis: "
 GIGABYTE = 2**30
@@ -72,7 +74,7 @@ def share(worker: int, workers: int) -> dict[str, str]:
     """Environment that gives a worker its part of the machine."""
     from torch import cuda
 
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cores() // workers)
     gpus = cuda.device_count()
     own = {"CUDA_VISIBLE_DEVICES": str(worker % gpus)} if gpus > 1 else {}
     return {"OMP_NUM_THREADS": str(threads), "TAMIS_QUIET": "1"} | own
@@ -107,5 +109,5 @@ def workers_for(bytes_each: int) -> int:
     from torch import cuda
 
     memory = int(psutil.virtual_memory().available * 0.8 // max(1, bytes_each))
-    places = cuda.device_count() or os.cpu_count() or 1
+    places = cuda.device_count() or cores()
     return max(1, min(places, memory))

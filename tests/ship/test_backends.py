@@ -165,6 +165,19 @@ def test_levels_keep_their_order_without_torch(name: str, tiny_bert: Path, tmp_p
     np.testing.assert_allclose(backend.logits(*padded(ROWS)), wanted, atol=0.05 if name == "openvino" else 1e-4)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 64])
+def test_however_many_cores_there_are_every_row_gets_its_own_logits(
+    cores: int, parts: Parts, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.ship.ort.cores", lambda: cores)
+    BACKENDS["onnx"].write["none"](parts, tmp_path)
+    backend = open_backend("onnx", tmp_path, student.network.pooling, student.policy, 64)
+    rows = [[1 + i % 7] * (1 + i % 5) for i in range(11)]
+    alone = np.concatenate([backend.logits(*padded([row])) for row in rows])
+    for count in range(1, len(rows) + 1):
+        np.testing.assert_allclose(backend.logits(*padded(rows[:count])), alone[:count], atol=1e-5)
+
+
 def test_rounding_by_hand() -> None:
     whole, scale = rounded(np.array([[127.0, -1.0, 0.0], [-64.0, 0.5, 0.0]], dtype=np.float32))
     # A channel is a column: the largest of each is 127 steps, and one of zeros stays zero.

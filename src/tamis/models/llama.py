@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tamis.errors import need
+from tamis.machine import cores
 
 
 def llama_cpp(extra: str) -> Any:
@@ -38,8 +39,3 @@ def calm(params: Any) -> None:
     for pool in (params.cpuparams, params.cpuparams_batch):
         pool.n_threads = threads
         pool.poll = 0
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

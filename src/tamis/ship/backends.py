@@ -20,6 +20,7 @@ from tamis.policy import Policy
 from tamis.ship.gguf import GgufBackend, holds, write_gguf
 from tamis.ship.graph import check_graph, exported, write_dynamic, write_float, write_weights
 from tamis.ship.head import HEAD, Head, write_head
+from tamis.ship.ort import OnnxBackend
 from tamis.ship.remote import open_remote, write_remote
 from tamis.windows import Array, Ids, by_length, padded
 
@@ -167,22 +168,6 @@ class TorchBackend:
         with torch.inference_mode(), mixed_precision(device):
             found = self.network(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
         return found.float().cpu().numpy()
-
-
-class OnnxBackend:
-    """ONNX Runtime on the processor."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        # Threads that spin while they wait make a shared machine slower.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def logits(self, ids: Ids, mask: Ids) -> Array:
-        """As `Backend` says."""
-        return self._session.run(["logits"], {"ids": ids, "mask": mask})[0]
 
 
 class OpenvinoBackend:
