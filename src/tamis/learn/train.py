@@ -79,7 +79,8 @@ class Trainer:
         self.stages = plan(objective, config, rows.targets, config.batch_size * self.accelerator.num_processes)
         self.learner = _learner(student, objective, rows, states, config.seed)
         self.weights = {n: p for n, p in self.learner.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(self._groups())
+        # In one pass over the weights: with all of an encoder's embedding, several of them are half of a step.
+        self.optimizer = torch.optim.AdamW(self._groups(), fused=True)
         self.network, self.optimizer = self.accelerator.prepare(self.learner, self.optimizer)
 
     @property
