@@ -135,7 +135,8 @@ def test_several_labels_some_of_them_unknown_with_a_teacher(
 def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": text.format(scene * 3), "risk": score} for score, text in LEVELS.values() for scene in SCENES]
     config = load_config(
-        recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}), ["train.epochs=8"]
+        recipe(rows, "severity", {"label": None, "score": "risk"}, {"kind": "none"}),
+        ["train.epochs=12", "train.learning_rate=0.005"],
     )
     made = run(config)
     conclude(config, made)
@@ -148,7 +149,7 @@ def test_scores_alone_teach_a_risk_and_levels(recipe: Recipe, capsys: pytest.Cap
     assert set(figures["models"]) == {"student", "keyword", "nb", "svm"}
     history = read(out / "distill" / "history.json")
     assert "score_error" in history[0]
-    assert history[-1]["score"] > 0.6
+    assert history[-1]["score"] > 0.8
     assert "Kendall" in (out / "report" / "report.md").read_text(encoding="utf-8")
     judge = tamis.load(out / "bundle")
     assert isinstance(judge.backend.network.head, OrdinalHead)
