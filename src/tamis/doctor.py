@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from tamis.machine import cores
 from tamis.models import CATALOGUE, home, is_fetched
 from tamis.ship.backends import BACKENDS
 
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "sqlalchemy", "openai")
 LOCAL_TEACHER = ("xllamacpp", "gguf")
 TRACKER = "tensorboard"
-EXTRAS = ("train", "serve", "postgres")
+EXTRAS = ("train", "serve", "postgres", "traces")
 Installed = Callable[[str], bool]
 
 
@@ -114,7 +115,7 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 def _machine(installed: Installed) -> Iterator[Check]:
-    yield Check("processors", True, str(os.cpu_count()))
+    yield Check("processors", True, str(cores()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield Check(
         "memory", memory > 6, f"{memory:.0f} GB", "the 0.5 B student wants 6 GB; use multilingual-e5-small", False

@@ -23,6 +23,7 @@ from tamis.ship.console.sign_in import Tries
 from tamis.ship.console.similar import Cases
 from tamis.ship.service.answers import Service
 from tamis.ship.service.refusal import STATUS, Refusal
+from tamis.ship.service.traces import OFF
 
 log = logging.getLogger(__name__)
 FILLS = 2.0
@@ -31,7 +32,8 @@ FILLS = 2.0
 
 def create_console() -> FastAPI:
     """The application; `state.service` is to be set before the first request."""
-    app = FastAPI(title="console", openapi_url=None, docs_url=None, redoc_url=None)
+    # Its requests have the spans of the application it is part of, and no telemetry beside them.
+    app = FastAPI(title="console", openapi_url=None, docs_url=None, redoc_url=None, telemetry=OFF)
     app.state.pages, app.state.tries = PAGES, Tries()
     app.state.cases = Cases()
     app.include_router(sign_in.router)

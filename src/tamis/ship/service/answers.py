@@ -26,6 +26,7 @@ from tamis.ship.service.keys import Key, Keyring
 from tamis.ship.service.limits import check_texts
 from tamis.ship.service.refusal import Refusal
 from tamis.ship.service.tenants import TENANT, Tenants
+from tamis.ship.service.traces import span
 from tamis.store import Store
 
 OPENAIS = ("omni-moderation-", "text-moderation-")
@@ -125,7 +126,7 @@ class Service:
         owner = f"{caller.id} {tenant}" if tenant else caller.id
         full = [f"{owner}:{key}" if key else None for key in named]
         kept = texts if keep else [""] * len(texts)
-        with metrics.LOG_SECONDS.time():
+        with metrics.LOG_SECONDS.time(), span("log", texts=len(texts)):
             logged = await _committed(self.log, decisions, kept, full)
         return await self._told(decisions, logged)
 

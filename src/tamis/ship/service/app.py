@@ -28,7 +28,7 @@ from tamis.decisions import DecisionLog
 from tamis.ship.console.app import create_console, keep_filled
 from tamis.ship.console.page import ROOT
 from tamis.ship.monitor import Looking
-from tamis.ship.service import admin, metrics, native, openai, perspective, tenancy
+from tamis.ship.service import admin, metrics, native, openai, perspective, tenancy, traces
 from tamis.ship.service.answers import Service, respond, service_of
 from tamis.ship.service.bases import Bases
 from tamis.ship.service.drain import drain_on_sigterm
@@ -59,14 +59,23 @@ class Settings:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; it loads the bundle when it is started."""
+    sender = traces.provider()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(settings) as service:
             app.state.service = console.state.service = service
             yield
+        await asyncio.to_thread(traces.end, sender)
 
-    app = FastAPI(title="tamis", version=tamis.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="tamis",
+        version=tamis.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=traces.telemetry(sender),
+    )
     for module in (openai, native, perspective, admin, tenancy):
         app.include_router(module.router)
     for path, answer in PROBES.items():

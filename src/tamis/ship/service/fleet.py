@@ -33,6 +33,7 @@ from tamis.ship.service.members import (
     bundle_tier,
     version_of,
 )
+from tamis.ship.service.traces import span, traced
 from tamis.store import Store
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Fleet:
                 await bundle_tier(tier.bundle, policy, bases, opened) if tier.bundle is not None else asked[tier.name]
                 for tier in config.tiers
             ]
-            fleet = cls(config, policy, tiers, opened.pop_all(), salt, bases)
+            fleet = cls(config, policy, [traced(tier) for tier in tiers], opened.pop_all(), salt, bases)
         fleet._live = fleet._add(engine, Path(folder))
         return fleet
 
@@ -160,7 +161,8 @@ class Fleet:
     async def _decide(self, member: Member, texts: Sequence[str], seconds: float) -> list[Decision]:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        scores = await member.engine.score(texts, began + seconds)
+        with span("student", texts=len(texts), bundle=member.name):
+            scores = await member.engine.score(texts, began + seconds)
         first = member.decide(texts, scores)
         if member is self._live:
             self._show(texts, first)

@@ -16,7 +16,7 @@ from uvicorn.supervisors import Multiprocess
 from tamis.config import ServeConfig
 from tamis.errors import ConfigError
 from tamis.ship.bundle import check_servable
-from tamis.ship.service import metrics
+from tamis.ship.service import metrics, traces
 from tamis.ship.service.app import Settings, audit_salt, create_app
 from tamis.ship.service.fleet import StoredTeachers
 from tamis.ship.service.keys import list_keys
@@ -47,6 +47,7 @@ def serve(bundle: Path, config: ServeConfig, teachers: StoredTeachers, host: str
         TamisError: it cannot be served.
     """
     check_servable(bundle)
+    traces.check()
     if not config.require_key and not _loopback(host):
         raise ConfigError(f"without keys only a loopback address is served, not {host}: leave require_key true")
     with Store.open(config.store) as store:
