@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,9 @@ def test_however_many_cores_there_are_every_row_gets_its_own_logits(
     alone = np.concatenate([backend.logits(*padded([row])) for row in rows])
     for count in range(1, len(rows) + 1):
         np.testing.assert_allclose(backend.logits(*padded(rows[:count])), alone[:count], atol=1e-5)
+    with ThreadPoolExecutor(5) as pool:
+        at_once = list(pool.map(lambda row: backend.logits(*padded([row, row])), rows * 3))
+    np.testing.assert_allclose(np.stack(at_once)[:, 1], np.concatenate([alone] * 3), atol=1e-5)
 
 
 def test_rounding_by_hand() -> None:

@@ -111,6 +111,11 @@ def logits_of(backend: Backend, rows: Sequence[Sequence[int]], tokens: int = 409
     return np.concatenate(found)[order]
 
 
+def lanes_of(backend: Backend) -> int:
+    """How many batches are best computed side by side: one a core where a core computes alone what it is given."""
+    return backend.cores if isinstance(backend, OnnxBackend) else 1
+
+
 def installed(name: str) -> bool:
     """Whether the packages of a backend are there."""
     return all(importlib.util.find_spec(package) for package in BACKENDS[name].needs)

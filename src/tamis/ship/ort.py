@@ -1,13 +1,16 @@
-"""ONNX Runtime on the processor: a core a part of the batch, all cores for one row.
+"""ONNX Runtime on the processor: a core a batch, or all cores for one row that comes alone.
 
-Rows side by side on cores of their own wait for each other once a batch; all cores on the same rows wait for each other
-in every operator. Parts are also small enough that what lies between two operators stays in a core's cache.
+Batches side by side on cores of their own wait for nobody; all cores on the same rows wait for each other in every
+operator. What lies between two operators of a small batch also stays in a core's cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,18 +27,34 @@ class OnnxBackend:
     """
 
     def __init__(self, path: Path) -> None:
-        self._cores = cores()
-        self._lanes = ThreadPoolExecutor(self._cores, "onnx")
+        self.cores = cores()
+        self._lanes = ThreadPoolExecutor(self.cores, "onnx")
         self._narrow = _session(path, 1)
         # Holds the weights of the linear layers once more; those of the embedding are the file's, mapped.
-        self._wide = _session(path, self._cores) if self._cores > 1 else self._narrow
+        self._wide = _session(path, self.cores) if self.cores > 1 else self._narrow
+        self._calls, self._counting = 0, Lock()
 
     def logits(self, ids: Ids, mask: Ids) -> Array:
-        """As `Backend` says."""
-        if len(ids) == 1:
-            return _run(self._wide, ids, mask)
-        parts = np.array_split(np.arange(len(ids)), min(self._cores, len(ids)))
-        return np.concatenate(list(self._lanes.map(lambda part: _run(self._narrow, ids[part], mask[part]), parts)))
+        """As `Backend` says; by one core while other calls keep the others busy, else by all of them."""
+        with self._counted() as calls:
+            if calls > 1:
+                return _run(self._narrow, ids, mask)
+            if len(ids) == 1:
+                return _run(self._wide, ids, mask)
+            parts = np.array_split(np.arange(len(ids)), min(self.cores, len(ids)))
+            return np.concatenate(list(self._lanes.map(lambda part: _run(self._narrow, ids[part], mask[part]), parts)))
+
+    @contextmanager
+    def _counted(self) -> Iterator[int]:
+        """How many calls there are now, this one among them."""
+        with self._counting:
+            self._calls += 1
+            calls = self._calls
+        try:
+            yield calls
+        finally:
+            with self._counting:
+                self._calls -= 1
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -19,7 +19,7 @@ from tamis.errors import Closing, Overloaded, TooLate
 from tamis.records import NO_ANSWER, Scores
 from tamis.ship.backends import Backend
 from tamis.ship.bundle import Moderator, load_bundle
-from tamis.ship.service.engine import AHEAD, Engine, Line
+from tamis.ship.service.engine import AHEAD, SMALLEST, Engine, Line
 from tamis.windows import Array, Ids
 
 TEXTS = ["今天天气很好", "注册就送彩金", "easy money no fee", "", "日入上千私我" * 60, "a\0b\ud800", "nice garden " * 9]
@@ -61,11 +61,11 @@ def watched(real: Moderator, seconds: float = 0.0) -> tuple[Moderator, Watched]:
     return Moderator(backend, real.encoder, real.policy, real.spec, "watched"), backend
 
 
-def run(moderator: Moderator, work: Callable[[Engine], Awaitable[None]], **changes: float) -> None:
+def run(moderator: Moderator, work: Callable[[Engine], Awaitable[None]], lanes: int = 1, **changes: float) -> None:
     """Do some work with an engine, which afterwards holds nothing back."""
 
     async def all_of_it() -> None:
-        engine = Engine(moderator, Line(BatchConfig.model_validate(changes)))
+        engine = Engine(moderator, Line(BatchConfig.model_validate(changes), lanes=lanes))
         engine.line.tokens_per_second = 1e6
         try:
             await work(engine)
@@ -92,8 +92,11 @@ def same(found: Sequence[Scores], wanted: Sequence[Scores]) -> bool:
 @given(
     requests=st.lists(st.lists(st.sampled_from(TEXTS), max_size=6), min_size=1, max_size=8),
     tokens=st.sampled_from([16, 60, 1024]),
+    lanes=st.sampled_from([1, 3]),
 )
-def test_each_request_gets_its_own_scores_in_its_order(requests: list[list[str]], tokens: int, real: Moderator) -> None:
+def test_each_request_gets_its_own_scores_in_its_order(
+    requests: list[list[str]], tokens: int, lanes: int, real: Moderator
+) -> None:
     moderator, backend = watched(real)
 
     async def work(engine: Engine) -> None:
@@ -101,9 +104,37 @@ def test_each_request_gets_its_own_scores_in_its_order(requests: list[list[str]]
         for scores, texts in zip(found, requests, strict=True):
             assert same(scores, real.score(texts))
 
-    run(moderator, work, tokens=tokens)
-    # A batch holds its budget, or a single window that is longer.
-    assert all(batch.size <= tokens or len(batch) == 1 for batch in backend.batches)
+    run(moderator, work, lanes, tokens=tokens)
+    # A batch holds its budget, or a single window that is longer; lanes share it, but for a least each.
+    most = tokens if lanes == 1 else max(SMALLEST, tokens // lanes)
+    assert all(batch.size <= most or len(batch) == 1 for batch in backend.batches)
+
+
+def test_batches_of_several_lanes_are_computed_side_by_side(real: Moderator) -> None:
+    moderator, backend = watched(real)
+
+    async def work(engine: Engine) -> None:
+        backend.gate.clear()
+        asked = [asyncio.create_task(engine.score([text, LONG], soon())) for text in TEXTS]
+        while len(backend.batches) < 3:
+            await asyncio.sleep(0.005)
+        backend.gate.set()
+        for text, found in zip(TEXTS, await asyncio.gather(*asked), strict=True):
+            assert same(found, real.score([text, LONG]))
+
+    run(moderator, work, lanes=3, tokens=3 * SMALLEST)
+
+
+def test_the_pace_of_several_lanes_is_that_of_all_together(real: Moderator) -> None:
+    moderator, _ = watched(real, seconds=0.001)
+
+    async def work(engine: Engine) -> None:
+        engine.line.tokens_per_second = 1.0
+        await engine.score([LONG] * 2, soon(1e6))
+        # A token takes each of the two a millisecond.
+        assert 1200 < engine.line.tokens_per_second < 2100
+
+    run(moderator, work, lanes=2, tokens=256)
 
 
 def test_texts_of_many_requests_are_one_batch(real: Moderator) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from tamis.config import BatchConfig
 from tamis.policy import Policy
-from tamis.ship.backends import Backend, kind_of
+from tamis.ship.backends import Backend, kind_of, lanes_of
 from tamis.ship.bundle import load_bundle
 from tamis.ship.service.engine import Engine, Line
 
@@ -50,7 +50,7 @@ class Bases:
             (one for one in tuple(self._held) if one.adapters is getattr(moderator.backend, "over", None)), None
         )
         if base is None:
-            engine = Engine(moderator, Line(self._config))
+            engine = Engine(moderator, Line(self._config, lanes=lanes_of(moderator.backend)))
         else:
             engine = Engine(moderator, base.line, partial(self._leave, base, cast("Seat", moderator.backend)))
         try:

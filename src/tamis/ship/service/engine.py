@@ -1,10 +1,11 @@
 """A bundle behind a bounded queue: windows of many requests are computed together, in batches by a budget of tokens.
 
-    score() on the loop -> encoding thread -> computing thread -> score() on the loop
+    score() on the loop -> encoding thread -> computing threads -> score() on the loop
 
 Texts are tokenised while the batch before them is computed. What goes into a batch is chosen when the backend is free,
-not before: by then more has come in, and who gave up is known. The threads and the queue are a `Line`; bundles over a
-shared base have one line together, so that their texts share batches.
+not before: by then more has come in, and who gave up is known. A backend that is fastest with a core a batch has a
+computing thread a core, and no core waits for another. The threads and the queue are a `Line`; bundles over a shared
+base have one line together, so that their texts share batches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 AHEAD = 4
 """Batches whose windows are sorted by length together."""
+
+SMALLEST = 128
+"""Tokens of a batch at least, however many lanes share `batch.tokens`; fewer are computed with all cores."""
 
 LENGTHS = (16, 64, 256)
 """Tokens of the windows that are computed before an engine is ready."""
@@ -166,16 +170,18 @@ class Engine:
 
 
 class Line:
-    """A queue and the two threads behind it, which tokenise and compute for the bundles that share it."""
+    """A queue and the threads behind it, which tokenise and compute for the bundles that share it."""
 
-    def __init__(self, config: BatchConfig, compute: Compute = _alone) -> None:
+    def __init__(self, config: BatchConfig, compute: Compute = _alone, lanes: int = 1) -> None:
         """Start the threads.
 
         Args:
-            config: tokens of a batch, and how much may wait.
+            config: tokens that are computed at a time, and how much may wait.
             compute: logits of a batch; without it all rows are of one backend.
+            lanes: batches that are computed side by side.
         """
         self.config, self._logits = config, compute
+        self._tokens = max(SMALLEST, config.tokens // lanes) if lanes > 1 else config.tokens
         self.depth = 0
         """Tokens, as estimated from bytes, that are queued or being computed; whole ones, so that none is exactly 0."""
         self.tokens_per_second = PACE
@@ -183,8 +189,13 @@ class Line:
         self._per_byte = PER_BYTE
         self._arrived: SimpleQueue[_Job | None] = SimpleQueue()
         self._encoded: SimpleQueue[_Job | None] = SimpleQueue()
-        self._batch = Lock()
-        self._threads = [Thread(target=work, name=work.__name__, daemon=True) for work in (self._encode, self._compute)]
+        self._waiting: deque[_Job] = deque()
+        self._batches: deque[list[tuple[_Job, int]]] = deque()
+        self._ended = False
+        self._turn, self._batch = Lock(), Semaphore(lanes)
+        self._counting, self._busy = Lock(), 0
+        work = (self._encode, *[self._compute] * lanes)
+        self._threads = [Thread(target=one, name=one.__name__, daemon=True) for one in work]
         for thread in self._threads:
             thread.start()
 
@@ -198,7 +209,7 @@ class Line:
             self.tokens_per_second, self._paced = pace, True
 
     def between(self, work: Callable[[], None]) -> None:
-        """Do something while no batch is computed; no batch after it holds what nobody waits for any more."""
+        """Do something while no batch is computed, with a single lane; none after it holds what nobody waits for."""
         with self._batch:
             work()
 
@@ -251,36 +262,58 @@ class Line:
         self._per_byte += NEWEST * (per_byte - self._per_byte)
 
     def _compute(self) -> None:
-        """Windows to scores, a few batches at a time."""
-        waiting: deque[_Job] = deque()
-        ends = False
-        while waiting or not ends:
-            fresh, ended = drained(self._encoded, wait=not waiting) if not ends else ([], True)
-            ends = ended
-            waiting.extend(fresh)
-            began, rows = time.monotonic(), self._take(waiting)
-            done = sum(
-                self._compute_batch([rows[i] for i in batch])
-                for batch in by_length([len(job.rows[i]) for job, i in rows], self.config.tokens)
-            )
-            spent = time.monotonic() - began
-            # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
-            if done >= self.config.tokens or done > spent * self.tokens_per_second:
-                self.tokens_per_second += NEWEST * (done / spent - self.tokens_per_second)
+        """Windows to scores, a batch at a time."""
+        while True:
+            with self._turn:
+                rows = self._next()
+                if rows is None:
+                    return
+                # Where so little waits, the other lanes wait for it: with all cores it is sooner through.
+                if not self._batches and sum(len(job.rows[i]) for job, i in rows) <= SMALLEST:
+                    self._compute_timed(rows)
+                    continue
+            self._compute_timed(rows)
 
-    def _take(self, waiting: deque[_Job]) -> list[tuple[_Job, int]]:
+    def _compute_timed(self, rows: Sequence[tuple[_Job, int]]) -> None:
+        began, busy = time.monotonic(), self._count(1)
+        done, pace = self._compute_batch(rows), busy / (time.monotonic() - began)
+        self._count(-1)
+        # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
+        if 2 * done >= self._tokens or done * pace > self.tokens_per_second:
+            self.tokens_per_second += NEWEST * (done * pace - self.tokens_per_second)
+
+    def _count(self, more: int) -> int:
+        """How many threads compute, after so many more do."""
+        with self._counting:
+            self._busy += more
+            return self._busy
+
+    def _next(self) -> list[tuple[_Job, int]] | None:
+        """The windows of the next batch; None when all is taken and no more will come."""
+        while not self._batches:
+            if self._ended and not self._waiting:
+                return None
+            if not self._ended:
+                fresh, self._ended = drained(self._encoded, wait=not self._waiting)
+                self._waiting.extend(fresh)
+            rows = self._take()
+            lengths = [len(job.rows[i]) for job, i in rows]
+            self._batches.extend([rows[i] for i in batch] for batch in by_length(lengths, self._tokens))
+        return self._batches.popleft()
+
+    def _take(self) -> list[tuple[_Job, int]]:
         """Windows of the next batches, from each request a batch's worth in turn: no long text holds up the others."""
         rows: list[tuple[_Job, int]] = []
-        room = AHEAD * self.config.tokens
-        while waiting and room > 0:
-            job = waiting.popleft()
+        room = AHEAD * self._tokens
+        while self._waiting and room > 0:
+            job = self._waiting.popleft()
             if job.over:
                 continue
-            part = job.share(self.config.tokens)
+            part = job.share(self._tokens)
             rows += [(job, i) for i in part]
             room -= sum(len(job.rows[i]) for i in part)
             if job.taken < len(job.rows):
-                waiting.append(job)
+                self._waiting.append(job)
         return rows
 
     def _compute_batch(self, rows: Sequence[tuple[_Job, int]]) -> int:
