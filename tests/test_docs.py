@@ -89,9 +89,9 @@ def test_the_extras_that_messages_name_can_be_installed() -> None:
         if isinstance(node.args[1], ast.Constant)
     }
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert {"postgres", "serve", "train"} <= called
+    assert {"postgres", "serve", "traces", "train"} == called
     assert called <= set(extras)
-    assert extras["all"] == ["tamis[train,serve,postgres]"]
+    assert extras["all"] == ["tamis[train,serve,postgres,traces]"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
