@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from retention import RECIPES, parts_of, run
+from retention import RECIPES, keep, parts_of, run
 
 from tamis.data import load_splits
 from tamis.experiment import run_experiment
@@ -30,13 +30,12 @@ def sides_of(gold: Path, teacher: Path) -> dict[str, Path]:
     """The gold rows the teacher learnt from, and the others, in a file each."""
     learnt = {row.id for row in load_splits(teacher / "ingest").train.examples}
     rows = [json.loads(line) for line in gold.read_text(encoding="utf-8").splitlines()]
-    files = {}
-    for side, inside in (("learnt", True), ("held-out", False)):
-        own = [json.dumps(row, ensure_ascii=False) for row in rows if (content_id(row["text"]) in learnt) == inside]
-        files[side] = gold.with_name(f"gold-{side}.jsonl")
-        if not files[side].exists():  # A fresh time stamp would have every step done again.
-            files[side].write_text("\n".join(own), encoding="utf-8")
-    return files
+    return {
+        side: keep(
+            gold.with_name(f"gold-{side}.jsonl"), (row for row in rows if (content_id(row["text"]) in learnt) == inside)
+        )
+        for side, inside in (("learnt", True), ("held-out", False))
+    }
 
 
 def main() -> None:

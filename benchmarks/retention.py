@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,14 @@ def parts_of(gold: Path, folder: Path, parts: dict[str, tuple[int, int]]) -> Non
         rows = sorted(map(json.loads, file), key=lambda row: content_id(row["text"]))
     folder.mkdir(parents=True, exist_ok=True)
     for name, (start, end) in parts.items():
-        path = folder / f"{name}.jsonl"
-        if not path.exists():  # A fresh time stamp would have every step done again.
-            path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows[start:end]))
+        keep(folder / f"{name}.jsonl", rows[start:end])
+
+
+def keep(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """A file of rows, left as it is where it is there: a fresh time stamp would have every step done again."""
+    if not path.exists():
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
 
 
 def run(recipe: str, out: Path, sources: list[dict[str, Any]], *settings: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_without_a_collector_nothing_is_told(monkeypatch: pytest.MonkeyPatch) ->
     for name in traces.ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
     assert traces.provider() is None
-    assert traces.telemetry(None) == {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    assert traces.telemetry(None, ()) == {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     traces.check()
 
 

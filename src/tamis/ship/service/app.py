@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        telemetry=traces.telemetry(sender),
+        telemetry=traces.telemetry(sender, PROBES),
     )
     for module in (openai, native, perspective, admin, tenancy):
         app.include_router(module.router)

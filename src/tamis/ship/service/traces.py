@@ -8,7 +8,7 @@ They are sent where the environment names a collector, as for any program that h
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Container, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from threading import Thread
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
-QUIET = ("/livez", "/readyz", "/metrics")
-"""Asked every few seconds by machines, which nobody wants a trace of."""
 SECONDS = 3
 """For which the end of a process waits for a collector that does not answer."""
 
@@ -57,9 +55,9 @@ def traced(tier: Tier) -> Tier:
     return replace(tier, score=score)
 
 
-def wanted(environment: Mapping[str, str] = os.environ) -> bool:
+def wanted() -> bool:
     """Whether a collector is named."""
-    return any(map(environment.get, ENDPOINTS)) and environment.get("OTEL_SDK_DISABLED", "").lower() != "true"
+    return any(map(os.environ.get, ENDPOINTS)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
 def check() -> None:
@@ -110,12 +108,17 @@ def end(made: TracerProvider | None) -> None:
         last.join(SECONDS)
 
 
-def telemetry(made: TracerProvider | None) -> TelemetryConfig:
-    """What FastAPI is to tell of requests: their spans, and those only where something sends them."""
+def telemetry(made: TracerProvider | None, quiet: Container[str]) -> TelemetryConfig:
+    """What FastAPI is to tell of requests: their spans, and those only where something sends them.
+
+    Args:
+        made: what sends them.
+        quiet: paths without spans, which machines ask every few seconds.
+    """
     if made is None:
         return OFF
-    return OFF | TelemetryConfig(tracing=True, operation_spans=False, tracer_provider=made, exclude=_quiet)
 
+    def is_quiet(scope: MutableMapping[str, Any]) -> bool:
+        return scope.get("path") in quiet
 
-def _quiet(scope: MutableMapping[str, Any]) -> bool:
-    return scope.get("path") in QUIET
+    return OFF | TelemetryConfig(tracing=True, operation_spans=False, tracer_provider=made, exclude=is_quiet)
