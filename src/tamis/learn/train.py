@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -113,8 +113,9 @@ class Trainer:
             for stage in self.stages:
                 if self.state.step < stage.end:
                     self._run_stage(stage, lambda note: bar.update(task, completed=self.state.step, note=note))
-        self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()  # The best weights are one worker's to write and every worker's to read.
         self.student.load(self.best_path)
+        self.accelerator.end_training()
         return self.state
 
     def _run_stage(self, stage: Stage, show: Callable[[str], None]) -> None:
@@ -222,7 +223,8 @@ class Trainer:
             self.accelerator.log({f"loss/{name}": value for name, value in values.items()}, step=step)
             return False
         self._fade()
-        quality = quality_of(self.student, self.validation, self.config.recall_floor)
+        # One worker's score decides for all: where sums differ in a last bit, one would stop and the others wait.
+        [quality] = broadcast_object_list([quality_of(self.student, self.validation, self.config.recall_floor)])
         epoch = stage.epoch + (step - stage.start) / stage.per_epoch
         known = {name: value for name, value in asdict(quality).items() if value is not None}
         entry = {"step": step, "epoch": epoch, **values, **known}
@@ -233,7 +235,8 @@ class Trainer:
             return True  # What still leans on weights that will be gone is no checkpoint, however good.
         if self.state.best is None or quality.beats(self.state.best):
             self.state.best, self.state.stale = quality, 0
-            save_tensors(self.student.trained(), self.best_path)
+            if self.accelerator.is_main_process:
+                save_tensors(self.student.trained(), self.best_path)
         else:
             self.state.stale += 1
         return True
