@@ -99,8 +99,8 @@ class BatchConfig(Section):
     tokens: int = Field(
         512,
         ge=16,
-        description="Tokens that are computed at a time, padding included. More make a processor no faster and every"
-        " text wait longer; a GPU wants many more.",
+        description="Tokens of a batch at most, padding included. More make a processor no faster and every text wait"
+        " longer; a GPU wants many more.",
     )
     wait: float = Field(
         1.0,

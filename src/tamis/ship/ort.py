@@ -1,4 +1,4 @@
-"""ONNX Runtime on the processor: a core a batch, or all cores for one row that comes alone.
+"""ONNX Runtime on the processor, a core a batch.
 
 Batches side by side on cores of their own wait for nobody; all cores on the same rows wait for each other in every
 operator. What lies between two operators of a small batch also stays in a core's cache.
@@ -20,7 +20,7 @@ from tamis.windows import Array, Ids
 
 
 class OnnxBackend:
-    """An ONNX file and the sessions that compute it; safe in several threads.
+    """An ONNX file and the session that computes it; safe in several threads.
 
     Args:
         path: of the file.
@@ -29,20 +29,16 @@ class OnnxBackend:
     def __init__(self, path: Path) -> None:
         self.cores = cores()
         self._lanes = ThreadPoolExecutor(self.cores, "onnx")
-        self._narrow = _session(path, 1)
-        # Holds the weights of the linear layers once more; those of the embedding are the file's, mapped.
-        self._wide = _session(path, self.cores) if self.cores > 1 else self._narrow
+        self._session = _session(path)
         self._calls, self._counting = 0, Lock()
 
     def logits(self, ids: Ids, mask: Ids) -> Array:
-        """As `Backend` says; by one core while other calls keep the others busy, else by all of them."""
+        """As `Backend` says; by one core while other calls keep the others busy, else a part of the rows by each."""
         with self._counted() as calls:
-            if calls > 1:
-                return _run(self._narrow, ids, mask)
-            if len(ids) == 1:
-                return _run(self._wide, ids, mask)
+            if calls > 1 or len(ids) == 1:
+                return _run(self._session, ids, mask)
             parts = np.array_split(np.arange(len(ids)), min(self.cores, len(ids)))
-            return np.concatenate(list(self._lanes.map(lambda part: _run(self._narrow, ids[part], mask[part]), parts)))
+            return np.concatenate(list(self._lanes.map(lambda part: _run(self._session, ids[part], mask[part]), parts)))
 
     @contextmanager
     def _counted(self) -> Iterator[int]:
@@ -57,14 +53,11 @@ class OnnxBackend:
                 self._calls -= 1
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Where nobody says how many there are, each is bound to a core, and waits for it however busy it is.
-    options.intra_op_num_threads = threads
-    # Threads that spin while they wait make a shared machine slower.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

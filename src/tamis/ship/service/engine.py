@@ -36,10 +36,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AHEAD = 4
-"""Batches whose windows are sorted by length together."""
-
-SMALLEST = 128
-"""Tokens of a batch at least, however many lanes share `batch.tokens`; fewer are computed with all cores."""
+"""Batches of each lane whose windows are sorted by length together."""
 
 LENGTHS = (16, 64, 256)
 """Tokens of the windows that are computed before an engine is ready."""
@@ -176,12 +173,12 @@ class Line:
         """Start the threads.
 
         Args:
-            config: tokens that are computed at a time, and how much may wait.
+            config: tokens of a batch at most, and how much may wait.
             compute: logits of a batch; without it all rows are of one backend.
             lanes: batches that are computed side by side.
         """
         self.config, self._logits = config, compute
-        self._tokens = max(SMALLEST, config.tokens // lanes) if lanes > 1 else config.tokens
+        self._lanes = lanes
         self.depth = 0
         """Tokens, as estimated from bytes, that are queued or being computed; whole ones, so that none is exactly 0."""
         self.tokens_per_second = PACE
@@ -266,21 +263,14 @@ class Line:
         while True:
             with self._turn:
                 rows = self._next()
-                if rows is None:
-                    return
-                # Where so little waits, the other lanes wait for it: with all cores it is sooner through.
-                if not self._batches and sum(len(job.rows[i]) for job, i in rows) <= SMALLEST:
-                    self._compute_timed(rows)
-                    continue
-            self._compute_timed(rows)
-
-    def _compute_timed(self, rows: Sequence[tuple[_Job, int]]) -> None:
-        began, busy = time.monotonic(), self._count(1)
-        done, pace = self._compute_batch(rows), busy / (time.monotonic() - began)
-        self._count(-1)
-        # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
-        if 2 * done >= self._tokens or done * pace > self.tokens_per_second:
-            self.tokens_per_second += NEWEST * (done * pace - self.tokens_per_second)
+            if rows is None:
+                return
+            began, busy = time.monotonic(), self._count(1)
+            done, pace = self._compute_batch(rows), busy / (time.monotonic() - began)
+            self._count(-1)
+            # Small batches say no more than that it is at least theirs; after a stall they are all that is let in.
+            if 2 * busy * done >= self.config.tokens or done * pace > self.tokens_per_second:
+                self.tokens_per_second += NEWEST * (done * pace - self.tokens_per_second)
 
     def _count(self, more: int) -> int:
         """How many threads compute, after so many more do."""
@@ -298,18 +288,20 @@ class Line:
                 self._waiting.extend(fresh)
             rows = self._take()
             lengths = [len(job.rows[i]) for job, i in rows]
-            self._batches.extend([rows[i] for i in batch] for batch in by_length(lengths, self._tokens))
+            # Where little waits, each lane gets its share of it: no core has a full batch while another has nothing.
+            tokens = min(self.config.tokens, math.ceil(sum(lengths) / self._lanes))
+            self._batches.extend([rows[i] for i in batch] for batch in by_length(lengths, tokens))
         return self._batches.popleft()
 
     def _take(self) -> list[tuple[_Job, int]]:
         """Windows of the next batches, from each request a batch's worth in turn: no long text holds up the others."""
         rows: list[tuple[_Job, int]] = []
-        room = AHEAD * self._tokens
+        room = AHEAD * self._lanes * self.config.tokens
         while self._waiting and room > 0:
             job = self._waiting.popleft()
             if job.over:
                 continue
-            part = job.share(self._tokens)
+            part = job.share(self.config.tokens)
             rows += [(job, i) for i in part]
             room -= sum(len(job.rows[i]) for i in part)
             if job.taken < len(job.rows):
