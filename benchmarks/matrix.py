@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from retention import RECIPES, keep, parts_of, run
+from retention import RECIPES, parts_of, run
+from rows import read_rows, write_rows
 
 from tamis.data import load_splits
 from tamis.experiment import run_experiment
@@ -29,11 +30,9 @@ GOLD = 300
 def sides_of(gold: Path, teacher: Path) -> dict[str, Path]:
     """The gold rows the teacher learnt from, and the others, in a file each."""
     learnt = {row.id for row in load_splits(teacher / "ingest").train.examples}
-    rows = [json.loads(line) for line in gold.read_text(encoding="utf-8").splitlines()]
+    rows = [(row, content_id(row["text"]) in learnt) for row in read_rows(gold)]
     return {
-        side: keep(
-            gold.with_name(f"gold-{side}.jsonl"), (row for row in rows if (content_id(row["text"]) in learnt) == inside)
-        )
+        side: write_rows((row for row, own in rows if own == inside), gold.with_name(f"gold-{side}.jsonl"))
         for side, inside in (("learnt", True), ("held-out", False))
     }
 

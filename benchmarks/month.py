@@ -33,8 +33,9 @@ from typing import Any
 import numpy as np
 from month_report import write_report
 from retention import RECIPES, run
+from rows import read_rows, write_rows
 from swap import Running, send, serving, swap
-from traffic import CHANGED, DISGUISED, WEEKS, Text, divided, read_rows, weeks_of, write_rows
+from traffic import CHANGED, DISGUISED, WEEKS, Text, divided, weeks_of
 
 from tamis import reviews
 from tamis.calibration import Floats

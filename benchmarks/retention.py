@@ -10,16 +10,15 @@ others and the teacher's answers on 700 more, so no row is labelled by a teacher
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rows import read_rows, write_rows
+
 from tamis import pipeline
 from tamis.recipe import load_config
-from tamis.records import content_id
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 STUDENTS = ("multilingual-e5-small", "qwen2.5-coder-0.5b-instruct")
@@ -28,18 +27,9 @@ PARTS = {"teacher": (0, 1000), "student": (1000, 1300), "unlabelled": (1300, 200
 
 def parts_of(gold: Path, folder: Path, parts: dict[str, tuple[int, int]]) -> None:
     """Cut the gold into parts, in the order of the hashes of its texts."""
-    with gzip.open(gold, "rt", encoding="utf-8") as file:
-        rows = sorted(map(json.loads, file), key=lambda row: content_id(row["text"]))
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(gold)
     for name, (start, end) in parts.items():
-        keep(folder / f"{name}.jsonl", rows[start:end])
-
-
-def keep(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """A file of rows, left as it is where it is there: a fresh time stamp would have every step done again."""
-    if not path.exists():
-        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    return path
+        write_rows(rows[start:end], folder / f"{name}.jsonl")
 
 
 def run(recipe: str, out: Path, sources: list[dict[str, Any]], *settings: str) -> dict[str, Any]:

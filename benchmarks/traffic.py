@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
-from typing import Any
+
+from rows import Row
 
 from tamis.records import content_id
 from tamis.signals import EVASIONS, text_signals
@@ -23,7 +21,6 @@ CHANGED, DISGUISED = 2, 3
 DISGUISED_SHARE, RARE = 0.3, 80
 """Of the harmful texts of that week; and the gold rows that a rare class gets although it has fewer by chance."""
 
-Row = dict[str, Any]
 HANZI_RUN, LETTERS = re.compile("[\u4e00-\u9fff]{3,}"), "abcdefghijklmnopqrstuvwxyz"
 STYLED = {ord(a): ord(a) + 0xFEE0 for a in LETTERS + LETTERS.upper()} | {ord(str(n)): 0x245F + n for n in range(1, 10)}
 
@@ -40,19 +37,6 @@ class Text:
     def id(self) -> str:
         """Its content id."""
         return content_id(self.text)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of a .jsonl or .jsonl.gz file, in the order of the hashes of their texts."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        return sorted(map(json.loads, file), key=lambda row: content_id(row["text"]))
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as JSON lines, once: a fresh time stamp would have every later step done again."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
 
 
 def divided(rows: Sequence[Row], new: str, count: int) -> tuple[list[Row], list[Row]]:

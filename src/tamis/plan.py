@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,24 +45,30 @@ def policy_of(config: RunConfig) -> Policy:
 
 
 def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
-    """What decides the splits: settings, policy, and the files as they are now."""
+    """What decides the splits: settings, policy, and what the files hold now."""
     local = [path for source in config.data.sources if is_local(source) for path in files(source)]
-    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in local]
+    held = [[str(path), _held(path)] for path in local]
     # What a category is called elsewhere changes no model.
     judged = policy.model_dump(mode="json", exclude={"categories": {"__all__": {"counterparts"}}})
-    return [config.data.model_dump(mode="json"), judged, stamps]
+    return [config.data.model_dump(mode="json"), judged, held]
 
 
 def label_inputs(config: RunConfig) -> Any:
     """What decides the teachers' answers: settings, and their weights where they are local files."""
-    stamps = [_stamp(teacher.model) for teacher in (config.teacher, *config.teacher.members)]
-    return [config.teacher.model_dump(), config.report.language, stamps]
+    held = [_weights(teacher.model) for teacher in (config.teacher, *config.teacher.members)]
+    return [config.teacher.model_dump(), config.report.language, held]
 
 
-def _stamp(model: str) -> list[int] | None:
+def _weights(model: str) -> str | None:
     manifest = Path(model) / "manifest.json"
     weights = manifest if manifest.is_file() else Path(model)
-    return [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else None
+    return _held(weights) if weights.is_file() else None
+
+
+def _held(path: Path) -> str:
+    # Not a time stamp: a copy, a checkout or a fresh mount of the same bytes would have everything done again.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(config: RunConfig) -> None:
