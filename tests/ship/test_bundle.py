@@ -127,6 +127,9 @@ def test_missing_and_extra_files_are_refused(bundle: Path) -> None:
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
         load_bundle(tmp_path)
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(BundleError, match="no folder"):
+            load_bundle(name)
 
 
 def test_pitfall_20_a_drifted_template_is_refused(bundle: Path) -> None:

@@ -240,8 +240,11 @@ def load_bundle(path: str | Path, opened: Open = open_backend) -> Moderator:
         RemoteError: a server computes for it whose key is not set.
         MissingExtraError: the packages of its backend are not installed.
     """
-    # A link may be switched to another bundle while this one's files are read.
-    folder = Path(path).resolve()
+    try:
+        # A link may be switched to another bundle while this one's files are read.
+        folder = Path(path).resolve()
+    except ValueError as error:
+        raise BundleError(f"{str(path)!r} can be the name of no folder ({error}): name that of a bundle") from error
     version = check_manifest(folder)
     policy = parse_policy((folder / "policy.json").read_text(encoding="utf-8"), where=str(folder / "policy.json"))
     spec = BundleSpec(**json.loads((folder / "bundle.json").read_text()))

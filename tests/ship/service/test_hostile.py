@@ -173,6 +173,15 @@ def test_the_depth_is_that_of_the_tree(tree: Any) -> None:
         assert (depth(text, enough) > enough) == (deep(tree) > enough)
 
 
+@pytest.mark.parametrize("path", ["/admin/bundles/load", "/admin/tenants/add"])
+def test_a_folder_that_can_be_none(server: Running, path: str) -> None:
+    named = {"name": "forum"} if "tenants" in path else {}
+    response = httpx.post(
+        f"{server.url}{path}", headers={"authorization": f"Bearer {server.admin}"}, json={**named, "folder": "a\0b"}
+    )
+    assert response.status_code == 409, response.text
+
+
 def test_what_openapi_allows_never_breaks_it(server: Running) -> None:
     page = httpx.get(f"{server.url}/openapi.json").json()
     schema = schemathesis.openapi.from_dict(page)
