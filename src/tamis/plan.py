@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tamis.judge.baselines import BASELINES, NAMES, TOLD
 from tamis.learn.losses import LOSSES
 from tamis.learn.schedule import compares_states
 from tamis.policy import Policy, load_policy
-from tamis.records import Example
+from tamis.records import Example, digest_of
 
 
 def chain(config: RunConfig) -> list[RunConfig]:
@@ -47,7 +46,8 @@ def policy_of(config: RunConfig) -> Policy:
 def ingest_inputs(config: RunConfig, policy: Policy) -> Any:
     """What decides the splits: settings, policy, and what the files hold now."""
     local = [path for source in config.data.sources if is_local(source) for path in files(source)]
-    held = [[str(path), _held(path)] for path in local]
+    # Not a time stamp: a copy, a checkout or a fresh mount of the same bytes would have everything done again.
+    held = [[str(path), digest_of(path)] for path in local]
     # What a category is called elsewhere changes no model.
     judged = policy.model_dump(mode="json", exclude={"categories": {"__all__": {"counterparts"}}})
     return [config.data.model_dump(mode="json"), judged, held]
@@ -62,13 +62,7 @@ def label_inputs(config: RunConfig) -> Any:
 def _weights(model: str) -> str | None:
     manifest = Path(model) / "manifest.json"
     weights = manifest if manifest.is_file() else Path(model)
-    return _held(weights) if weights.is_file() else None
-
-
-def _held(path: Path) -> str:
-    # Not a time stamp: a copy, a checkout or a fresh mount of the same bytes would have everything done again.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(weights) if weights.is_file() else None
 
 
 def check(config: RunConfig) -> None:

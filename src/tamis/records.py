@@ -7,6 +7,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Outcome = Literal["ok", "refused", "unparsable", "failed"]
@@ -21,6 +22,12 @@ def content_id(text: str) -> str:
     """Hash of a text after NFKC, lower-casing and removal of white space: 16 hexadecimal digits."""
     folded = "".join(unicodedata.normalize("NFKC", text).lower().split())
     return hashlib.sha256(folded.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of what a file holds, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tamis.errors import ConfigError, need
 from tamis.policy import Policy
-from tamis.records import Scores
+from tamis.records import Scores, digest_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,9 +67,7 @@ class Encoder:
         Raises:
             MissingExtraError: tokenizers is not installed.
         """
-        with path.open("rb") as file:
-            source = _Source(hashlib.file_digest(file, "sha256").hexdigest(), path)
-        return cls(_tokenizer(source), template, max_tokens)
+        return cls(_tokenizer(_Source(digest_of(path), path)), template, max_tokens)
 
     @property
     def template_hash(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from tamis.errors import WeightsError
 from tamis.models import e5, gguf
-from tamis.models.catalogue import CATALOGUE, CHUNK, fetch, home
+from tamis.models.catalogue import CATALOGUE, fetch, home
+from tamis.records import digest_of
 
 COMPLETE = "complete.json"
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def training_folder(name: str) -> Path:
     path = resolve(name)
     if path.is_dir():
         return path
-    folder = home() / "converted" / f"{Path(name).name}-{_sum(path)[:12]}"
+    folder = home() / "converted" / f"{Path(name).name}-{digest_of(path)[:12]}"
     if not (folder / COMPLETE).is_file():
         log.info("converting %s for training, once", name)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,14 +68,6 @@ def _convert(path: Path, folder: Path) -> None:
         gguf.write_folder(path, folder)
     else:
         raise WeightsError(f"{path} is neither a GGUF nor an e5 weight file: give a transformers folder or fetch again")
-
-
-def _sum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _from_hub(name: str) -> Path:

@@ -33,7 +33,7 @@ from tamis.deciding import ANY, Thresholds, decide
 from tamis.errors import BundleError, RemoteError
 from tamis.languages import language
 from tamis.policy import Policy, parse_policy
-from tamis.records import NO_ANSWER, Decision, Scores, content_id
+from tamis.records import NO_ANSWER, Decision, Scores, content_id, digest_of
 from tamis.ship.backends import (
     BACKENDS,
     Backend,
@@ -294,7 +294,7 @@ def _check_file(folder: Path, name: str, files: dict[str, dict[str, str | int]])
         raise BundleError(f"{folder} holds {name}: pickles and code are refused")
     if name not in files:
         raise BundleError(f"{folder} holds {name}, which its manifest does not name: remove it or export again")
-    if not (folder / name).is_file() or _digest(folder / name) != files[name]["sha256"]:
+    if not (folder / name).is_file() or digest_of(folder / name) != files[name]["sha256"]:
         raise BundleError(
             f"{folder}: {name} is missing or its sha256 differs from the manifest: copy or export it again"
         )
@@ -302,7 +302,7 @@ def _check_file(folder: Path, name: str, files: dict[str, dict[str, str | int]])
 
 def _write_manifest(folder: Path) -> None:
     held = [name for name in _files(folder) if name != "manifest.json"]
-    files = {n: {"sha256": _digest(folder / n), "bytes": (folder / n).stat().st_size} for n in held}
+    files = {n: {"sha256": digest_of(folder / n), "bytes": (folder / n).stat().st_size} for n in held}
     version = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
     manifest = {"format": FORMAT, "version": version, "tamis": tamis.__version__, "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -310,8 +310,3 @@ def _write_manifest(folder: Path) -> None:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
