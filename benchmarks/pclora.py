@@ -4,7 +4,8 @@
 
 `--gold` has at least 2,000 labelled rows: the teacher learns from 1,000, the student gets the labels of 300 others and
 the teacher's answers on 700 more. Both steps are a `tamis run`: killed and started again, they go on. The two bundles
-are timed in turns, so that a slow spell of the machine meets both. `--set` changes any setting of both runs.
+are timed in turns, so that a slow spell of the machine meets both. `--set` changes any setting of both runs,
+`--teacher-set` then of the teacher's.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ def scores_of(options: argparse.Namespace) -> dict[str, float]:
     gold: list[dict[str, Any]] = [{"path": str(options.out / "teacher.jsonl")}, test]
     taught = [{"path": str(options.out / "student.jsonl")}]
     taught += [{"path": str(options.out / "unlabelled.jsonl"), "label": None}, test]  # type: ignore[dict-item]
-    whole = ["student.lora.layers=null", "data.split={validation: 0.15, calibration: 0.1, test: 0}"]
+    whole = [
+        *([] if only else ["policy.only=[]"]),
+        "student.lora.layers=null",
+        "data.split={validation: 0.15, calibration: 0.1, test: 0}",
+    ]
     smaller = [f"teacher.model={options.out / 'teacher' / 'bundle'}", f"student.lora.rank={options.rank}"]
     metrics = {
-        "teacher": run(
-            "gold-only.yaml", options.out / "teacher", gold, *([] if only else ["policy.only=[]"]), *whole, *common
-        ),
+        "teacher": run("gold-only.yaml", options.out / "teacher", gold, *whole, *common, *options.teacher_set),
         "student": run("pclora.yaml", options.out / "student", taught, *smaller, *common),
     }
     return {name: one["models"]["student"]["metrics"]["macro_f1"]["value"] for name, one in metrics.items()}
@@ -71,6 +74,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of both runs")
+    parser.add_argument("--teacher-set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the teacher's")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     scores = scores_of(options)

@@ -53,7 +53,15 @@ def test_rare_categories_get_their_share() -> None:
     worth = {"uncertainty": np.linspace(1, 0, 11)}
     # Three places in turn to the scarcest: gambling of none, then fraud of 1, then fraud again with 2.
     chosen = choose(worth, categories, {"normal": 100, "fraud": 1}, 5, rare=0.6)
-    assert chosen.tolist() == [10, 8, 9, 0, 1]
+    # The other two are spread over the best four.
+    assert chosen.tolist() == [10, 8, 9, 0, 2]
+
+
+def test_what_is_chosen_is_spread_over_twice_as_many_of_the_best() -> None:
+    worth = {"of now": np.linspace(1, 0, 100)}
+    assert choose(worth, ["a"] * 100, {}, 4, rare=0.0).tolist() == [0, 2, 4, 6]
+    # Of seven there are no fourteen: five of the seven, the best first.
+    assert choose({"of now": worth["of now"][:7]}, ["a"] * 7, {}, 5, rare=0.0).tolist() == [0, 1, 2, 4, 5]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), max_size=30), st.integers(0, 40), st.floats(0, 1))

@@ -206,22 +206,27 @@ def test_an_appeal_is_overturned(adam: Browser, console: Consoled, small_policy:
     assert (found.verdict, found.reviewer, found.reason) == (small_policy.benign, "adam", "a quotation")
 
 
-def test_a_bundle_is_loaded_shadowed_promoted_and_rolled_back(
-    adam: Browser, console: Consoled, bundles: Sequence[Path]
-) -> None:
-    one, two = map(check_manifest, bundles)
-    adam.open("/models")
-    fill_in(adam, "[name=folder]", str(bundles[1]))
-    press(adam, "form[action$='/load'] button")
-    press(adam, f"form[action$='/{two}/shadow'] button")
+def shadow(browser: Browser, console: Consoled, folder: Path) -> None:
+    """Load a bundle, let it judge a hundred texts in shadow, and wait until the page says how."""
+    browser.open("/models")
+    fill_in(browser, "[name=folder]", str(folder))
+    press(browser, "form[action$='/load'] button")
+    press(browser, f"form[action$='/{check_manifest(folder)}/shadow'] button")
     with console.running.client as client:
         for i in range(5):
             texts = [f"shadowed {i} {j}" for j in range(20)]
             assert client.post("/v1/moderations", json={"input": texts}).status_code == 200
     for _ in range(60):
-        adam.open("/models")
-        if adam.run("return document.querySelector('.figures strong')?.textContent") not in (None, "0"):
+        browser.open("/models")
+        if browser.run("return document.querySelector('.figures strong')?.textContent") not in (None, "0"):
             break
+
+
+def test_a_bundle_is_loaded_shadowed_promoted_and_rolled_back(
+    adam: Browser, console: Consoled, bundles: Sequence[Path]
+) -> None:
+    one, two = map(check_manifest, bundles)
+    shadow(adam, console, bundles[1])
     assert adam.run("return document.querySelector('svg[role=img]') !== null")
     fill_in(adam, f"form[action$='/{two}/canary'] [name=percent]", "12.5")
     press(adam, f"form[action$='/{two}/canary'] button")
@@ -238,11 +243,12 @@ def test_a_bundle_is_loaded_shadowed_promoted_and_rolled_back(
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="TAMIS_SCREENSHOTS names no folder to write to")
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_screenshots_for_the_docs(console: Consoled, language: Language) -> None:
+def test_screenshots_for_the_docs(console: Consoled, bundles: Sequence[Path], language: Language) -> None:
     with browsing(console, 1360, 860, language) as browser:
         with console.store() as store:
             prefer(store, "adam", language=language)
         browser.sign_in("adam")
+        shadow(browser, console, bundles[1])
         for path in ("dashboard", "quality", "bulk?low=65", "thresholds", "models"):
             browser.open(f"/{path}")
             picture = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
