@@ -64,7 +64,8 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters["cell"] = markdown_cell
     text: str = environment.get_template(template).render({"chart_style": STYLE} | dict(values))
-    return text
+    # Markdown needs no escaped quotes, and is read as it is in a terminal.
+    return text.replace("&#39;", "'").replace("&#34;", '"') if template.endswith(".md.j2") else text
 
 
 def markdown_cell(text: str) -> str:
