@@ -18,7 +18,7 @@ from tamis.judge.baselines import fit_baseline
 from tamis.judge.evaluate import evaluate
 from tamis.judge.lexicon import read_lexicon
 from tamis.judge.report import ReportContext, write_report
-from tamis.judge.result import Evaluation
+from tamis.judge.result import Evaluation, Speed
 from tamis.judge.speed import measure_speed
 from tamis.judge.thresholds import fit, require_labels
 from tamis.learn.batches import Knowledge, States
@@ -26,10 +26,11 @@ from tamis.learn.schedule import compares_states
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
+from tamis.network import Network
 from tamis.plan import baselines, to_label
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Scorer, Scores, Splits, TeacherSignal, content_id
-from tamis.ship.backends import Name, Parts, Quantize
+from tamis.ship.backends import Name, Parts, Quantize, TorchBackend
 from tamis.ship.bundle import BundleSpec, load_bundle, write_bundle
 from tamis.ship.choose import candidates, export_bundle
 from tamis.ship.parity import ALL
@@ -185,13 +186,23 @@ class Stages:
             speed = measure_speed(score, [row.text for row in splits.test.gold], self.config.evaluate.latency_rows)
             result = result.with_facts("student", speed, **student_facts(student, served))
             if labelled.signals:
-                result = result.with_facts("teacher", None, **teacher_facts(labelled))
+                taken, size = self._teacher_here([row.text for row in splits.test.gold])
+                result = result.with_facts("teacher", taken, **teacher_facts(labelled), **size)
             (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
             (out / "calibration.json").write_text(json.dumps(asdict(calibration)))
             (out / "thresholds.json").write_text(thresholds.model_dump_json(indent=1))
             return self._measured(result, calibration, thresholds)
 
         return work
+
+    def _teacher_here(self, texts: Sequence[str]) -> tuple[Speed | None, dict[str, float]]:
+        """How fast and how large a teacher is that is a bundle on this machine; nothing is known of any other."""
+        config = self.config.teacher
+        if config.kind != "bundle" or not Path(config.model).exists():
+            return None, {}
+        bundle = load_bundle(config.model)
+        speed = measure_speed(bundle.score, texts, self.config.evaluate.latency_rows)
+        return speed, size_of(bundle.backend.network) if isinstance(bundle.backend, TorchBackend) else {}
 
     def _scorers(self, student: Scorer, splits: Splits, labelled: Labelled) -> dict[str, Scorer]:
         scorers = {"student": student}
@@ -316,14 +327,18 @@ def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scor
     return score
 
 
-def student_facts(student: Student, served: Student) -> dict[str, float | str]:
+def student_facts(student: Student, served: Student) -> dict[str, float]:
     """How large it is as it is served, how much of it was trained, on what and for how long."""
-    weights = list(served.network.parameters())
-    size = {
-        "parameters": sum(w.numel() for w in weights),
-        "file_size": sum(w.numel() * w.element_size() for w in weights),
+    return {name: float(value) for name, value in student.facts.items()} | size_of(served.network)
+
+
+def size_of(network: Network) -> dict[str, float]:
+    """Its parameters, and the bytes of a file of them."""
+    weights = list(network.parameters())
+    return {
+        "parameters": float(sum(w.numel() for w in weights)),
+        "file_size": float(sum(w.numel() * w.element_size() for w in weights)),
     }
-    return {name: float(value) for name, value in (student.facts | size).items()}
 
 
 def teacher_facts(labelled: Labelled) -> dict[str, float | str]:
