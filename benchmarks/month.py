@@ -41,7 +41,7 @@ from tamis import reviews
 from tamis.calibration import Floats
 from tamis.config import PromotionConfig
 from tamis.decisions import DecisionLog
-from tamis.feedback import choose, gather, shifted, write_feedback
+from tamis.feedback import gather, write_feedback
 from tamis.judge.update.compare import Asked, compare
 from tamis.policy import load_policy
 from tamis.recipe import load_update
@@ -49,6 +49,7 @@ from tamis.records import Decision, Example, content_id
 from tamis.reviews import Judgement, Wanted
 from tamis.ship import monitor
 from tamis.ship.bundle import load_bundle
+from tamis.ship.next_reviews import Wish, pick
 from tamis.ship.service.answers import recorded
 from tamis.store import Store
 from tamis.update import update
@@ -258,13 +259,9 @@ def review(month: Month) -> Found:
 
 
 def chosen(month: Month, store: Store, count: int) -> list[str]:
-    """Ids of the decisions to review: of the weeks that raised an alarm what the pinned week had least of."""
-    numbers = range(CHANGED, DISGUISED + 1)
-    decisions = [decision for number in numbers for _, decision in _logged(month, store, number)]
-    ids = [one for number in numbers for one in month.once(f"week-{number}", dict)["ids"]]
-    states = np.concatenate([month.states(number, month.base) for number in numbers])
-    worth = {"of now": shifted(states, month.states(BEFORE[0], month.base))}
-    return [ids[place] for place in choose(worth, [decision.category for decision in decisions], {}, count, rare=0)]
+    """Decisions to review: of the weeks that raised an alarm what is typical of them and not of the pinned week."""
+    wish = Wish(moment(CHANGED, 0), moment(DISGUISED, DAYS), ("now",), count, rare=0)
+    return list(pick(store, month.policy, wish, load_bundle(month.base / "bundle")).ids)
 
 
 def next_model(month: Month) -> Found:

@@ -233,6 +233,20 @@ def test_feedback_goes_out_and_comes_back(tamis: Run, tmp_path: Path) -> None:
     )
 
 
+def test_what_people_should_see_next_is_queued(tamis: Run, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.db") as store:
+        week_of(store, datetime.now(UTC) - timedelta(hours=150), 0.1)
+    choose = ("feedback", "choose", "--store", "s.db")
+    first = tamis(*choose, "--count", "20")
+    assert "20 of 150 texts wait in the queue now" in first.stdout, first.stderr
+    assert "normal 20" in first.stdout
+    assert "5 of 130 texts" in tamis(*choose, "--count", "5", "--by", "uncertain").stdout
+    assert "name the --bundle" in one_sentence(tamis(*choose, "--by", "new"))
+    assert "is no bundle" in one_sentence(tamis(*choose, "--by", "now", "--bundle", "nowhere"))
+    with Store.open(tmp_path / "s.db") as store:
+        assert reviews.count(store, reviews.Wanted(cause="selected")) == 25
+
+
 def test_a_full_disk_is_one_sentence(refused: Callable[..., str], recipe: Callable[..., str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

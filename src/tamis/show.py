@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tamis.decisions import Verified
     from tamis.judge.update.result import Succession
     from tamis.ship.monitor import Measure, Watched, Window
+    from tamis.ship.next_reviews import Picked
 
 TRY = "日入上千，有手机就能做，私我带你"
 COLOURS = {"pass": "green", "review": "yellow", "block": "red"}
@@ -192,6 +194,13 @@ def _limit(one: Measure, table: Mapping[str, str]) -> str:
 
 def _day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def show_picked(found: Picked) -> None:
+    """Print how many texts were queued, of how many, and what the model takes them for."""
+    counts = ", ".join(f"{name} {count}" for name, count in Counter(found.categories).most_common())
+    queued = f"{len(found.ids)} of {found.candidates:,} texts wait in the queue now"
+    Console().print(f"{queued}, by what the model takes them for: {counts}", soft_wrap=True, highlight=False)
 
 
 def fetch_with_progress(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,6 +130,50 @@ def feedback_import(file: Annotated[Path, typer.Argument(metavar="FILE")], store
 
     with Store.open(store, create=False) as opened:
         Console().print(f"{take(opened, read_feedback(file, form))} verdicts taken")
+
+
+@feedback_app.command("choose")
+def feedback_choose(
+    store: Url,
+    count: Annotated[int, typer.Option(min=1, help="How many texts.")] = 300,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`uncertain`: the model was; `disputed`: a teacher said something else; `new`: unlike what was judged;"
+            " `now`: unlike the pinned reference. Repeatable; `uncertain` and `disputed` without it."
+        ),
+    ] = None,
+    rare: Annotated[
+        float, typer.Option(min=0, max=1, help="Share for the categories of which the fewest were judged.")
+    ] = 0.3,
+    days: Annotated[int, typer.Option(min=1, help="Length of the traffic they are chosen from.")] = 7,
+    until: Annotated[datetime | None, typer.Option("--until", help="Its end, in UTC; now without it.")] = None,
+    among: Annotated[int, typer.Option(min=1, help="At most so many candidates, drawn at random.")] = 5000,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Shows the states that `new` and `now` are told by; needs torch.")
+    ] = None,
+    policy: PolicyName = "default",
+) -> None:
+    """Queue the texts of recent traffic that people should see next.
+
+    Example: `tamis feedback choose --store tamis.sqlite --count 300`
+
+    After an alarm of drift: `tamis feedback choose --store tamis.sqlite --by now --rare 0 --bundle runs/live`
+    """
+    from tamis import reviews
+    from tamis.policy import load_policy
+    from tamis.ship.bundle import load_bundle
+    from tamis.ship.next_reviews import Wish, pick
+    from tamis.show import show_picked
+    from tamis.store import Store
+
+    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
+    wish = Wish(end - timedelta(days=days), end, by or ("uncertain", "disputed"), count, rare, among)
+    model = load_bundle(bundle) if bundle else None
+    with Store.open(store, create=False) as opened:
+        found = pick(opened, model.policy if model else load_policy(policy), wish, model)
+        reviews.queue(opened, found.ids)
+    show_picked(found)
 
 
 def serve(

@@ -6,7 +6,7 @@ from tamis.ship.monitor.look import Look, last_look, look
 from tamis.ship.monitor.looking import Looking
 from tamis.ship.monitor.measures import Measure, states
 from tamis.ship.monitor.misses import Misses, Stratum, miss_rate
-from tamis.ship.monitor.watch import Watched, Window, pin, watch
+from tamis.ship.monitor.watch import Watched, Window, pin, pinned, watch
 
 __all__ = [
     "Alarm",
@@ -22,6 +22,7 @@ __all__ = [
     "look",
     "miss_rate",
     "pin",
+    "pinned",
     "states",
     "watch",
     "words",

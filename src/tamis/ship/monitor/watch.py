@@ -79,15 +79,24 @@ def compare(store: Store, policy: Policy, current: Traffic, said: Truths) -> Wat
         DataError: no reference is pinned.
         ConfigError: the database cannot be used.
     """
-    pinned = store.note(REFERENCE)
-    if pinned is None:
-        raise DataError("no traffic is pinned to compare with: run `tamis monitor --pin` at the end of a normal week")
-    reference = read_traffic(store, policy, *(datetime.fromisoformat(pinned[name]) for name in ("since", "until")))
+    reference = read_traffic(store, policy, *pinned(store))
     measures = tuple(measure(reference, current, said, policy))
     before = [Alarm(**alarm) for alarm in store.note(ALARMS) or ()]
     alarms = raised(before, measures, stamp(current.until))
     store.set_note(ALARMS, [asdict(alarm) for alarm in alarms])
     return Watched(_window(reference), _window(current), measures, alarms, tuple(over_time(current, said, policy)))
+
+
+def pinned(store: Store) -> tuple[datetime, datetime]:
+    """Beginning and end of the reference.
+
+    Raises:
+        DataError: no reference is pinned.
+    """
+    noted = store.note(REFERENCE)
+    if noted is None:
+        raise DataError("no traffic is pinned to compare with: run `tamis monitor --pin` at the end of a normal week")
+    return datetime.fromisoformat(noted["since"]), datetime.fromisoformat(noted["until"])
 
 
 def _window(side: Traffic) -> Window:
