@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -117,15 +118,15 @@ def choose(
     """
     worth = np.mean([_ranks(values) for values in criteria.values()], axis=0)
     order = [int(i) for i in np.argsort(-worth, kind="stable")]
-    have = {name: judged.get(name, 0) for name in sorted(set(categories))}
-    chosen: list[int] = []
+    have, waiting, chosen = Counter(judged), defaultdict[str, deque[int]](deque), []
+    for i in order:
+        waiting[categories[i]].append(i)
     for _ in range(min(round(rare * count), len(order))):
-        left = {categories[i] for i in order if i not in set(chosen)}
-        scarce = min(left, key=lambda name: (have[name], name))
+        scarce = min((name for name, left in waiting.items() if left), key=lambda name: (have[name], name))
         have[scarce] += 1
-        chosen.append(next(i for i in order if categories[i] == scarce and i not in chosen))
-    places = min(count, len(order)) - len(chosen)
-    best = [i for i in order if i not in set(chosen)][: SPREAD * places]
+        chosen.append(waiting[scarce].popleft())
+    taken, places = set(chosen), min(count, len(order)) - len(chosen)
+    best = [i for i in order if i not in taken][: SPREAD * places]
     chosen += [best[place * len(best) // places] for place in range(places)]
     return np.array(chosen, dtype=np.int64)
 
