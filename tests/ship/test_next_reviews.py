@@ -123,3 +123,7 @@ def test_what_cannot_be_chosen_is_said(store: Store, small_policy: Policy, model
         picked(store, small_policy, "new")
     with pytest.raises(DataError, match="no traffic is pinned"):
         picked(store, small_policy, "now", model=model)
+    decide(store, CALM[:120], START - WEEK, keep=None)
+    monitor.pin(store, small_policy, START, 7)
+    with pytest.raises(DataError, match="no whole text is kept any more: pin a later normal week"):
+        picked(store, small_policy, "now", model=model)

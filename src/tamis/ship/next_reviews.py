@@ -126,8 +126,18 @@ class Asking:
         return novelty(self.own, self.states(known[-self.wish.among :], "judged texts"))
 
     def now(self) -> Floats:
-        """How typical it is of this traffic rather than of what was pinned as the reference."""
-        reference = decided(self.store, self.policy, *pinned(self.store), self.wish.among)
+        """How typical it is of this traffic rather than of what was pinned as the reference.
+
+        Raises:
+            DataError: no traffic is pinned, or none of its texts is kept any more.
+        """
+        since, until = pinned(self.store)
+        reference = decided(self.store, self.policy, since, until, self.wish.among)
+        if not reference:
+            raise DataError(
+                f"of the pinned traffic, {stamp(since)[:16]} to {stamp(until)[:16]}, no whole text is kept any more:"
+                " pin a later normal week with `tamis monitor --pin`, and raise keep_days"
+            )
         return shifted(self.own, self.states([row.text for row in reference], "pinned texts"))
 
 
@@ -150,7 +160,7 @@ def pick(store: Store, policy: Policy, wish: Wish, model: Moderator | None = Non
 
     Raises:
         ConfigError: a criterion that is none, or one that needs a model, without one.
-        DataError: there is no candidate; for `now`, nothing is pinned.
+        DataError: there is no candidate; for `now`, nothing is pinned, or nothing of it is kept.
         BundleError: a model that shows no hidden states.
     """
     for name in wish.by:
