@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tamis.config import RunConfig
+from tamis.config import RunConfig, TrainConfig
 from tamis.errors import TamisError
 from tamis.jobs import PREFIX, end_with_parent
 from tamis.judge.calibrate import fit_calibration
-from tamis.learn.score import quality_of, scorer_of
+from tamis.learn.score import deciding, quality_of
 from tamis.learn.student import Student, merged
+from tamis.learn.trunk import constant_depth, logits_above
 from tamis.plan import distil_inputs, policy_of
 from tamis.policy import Policy
 from tamis.recipe import parse_config, read_tree
-from tamis.records import Scores, Splits
+from tamis.records import Example, Scores, Splits
 from tamis.stages import Labelled, Stages, student_facts
+from tamis.windows import Array, scores_of
 from tamis.workspace import Workspace, fingerprint, finished
 
 RECIPE = "recipe.json"
@@ -61,19 +64,23 @@ def make_variant(folder: Path) -> None:
     inputs = [distil_inputs(config), tree["made_of"]]
     with Workspace(folder, "answer") as work:
         student = work.run("distill", inputs, steps.distil(splits, labelled), steps.load_student)
-        work.run("answer", None, lambda out: _ask(student, splits, out), steps.nothing)
+        work.run("answer", None, lambda out: _ask(student, splits, config.train, out), steps.nothing)
     (folder / DONE).write_text(fingerprint(tree))
 
 
-def _ask(student: Student, splits: Splits, out: Path) -> None:
+def _ask(student: Student, splits: Splits, config: TrainConfig, out: Path) -> None:
     """Keep the answers of the merged student, calibrated, and its facts."""
-    served = merged(student)
-    score = scorer_of(served)
-    calibration = score([example.text for example in splits.calibration.examples])
-    fitted = fit_calibration(calibration, splits.calibration, student.policy)
-    told = fitted.over(score, student.policy)([example.text for example in splits.test.gold])
-    rows = [[one.probabilities[name] for name in student.policy.ids] for one in told]
-    quality = quality_of(student, splits.validation, floor=0.0)
+    served, depth, policy = merged(student), constant_depth(student.network), student.policy
+
+    def read(rows: Sequence[Example]) -> tuple[Array, list[int]]:
+        windows = student.encoder.encode([row.text for row in rows])
+        return logits_above(served.network, depth, windows.ids, config, out), windows.owner
+
+    calibration, test, deciders = splits.calibration.examples, splits.test.gold, deciding(splits.validation)
+    fitted = fit_calibration(scores_of(*read(calibration), policy), splits.calibration, policy)
+    told = fitted.apply(scores_of(*read(test), policy), policy)
+    rows = [[one.probabilities[name] for name in policy.ids] for one in told]
+    quality = quality_of(*read(deciders), deciders, policy, floor=0.0)
     chosen = quality.score if quality.macro_f1 is None else quality.macro_f1
     found = {"probabilities": rows, "facts": student_facts(student, served), "validation": chosen}
     (out / ANSWERS).write_text(json.dumps(found))

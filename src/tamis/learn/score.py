@@ -80,18 +80,19 @@ def deciding(split: ValidationSplit) -> tuple[Example, ...]:
     return labelled or split.gold
 
 
-def quality_of(student: Student, split: ValidationSplit, floor: float) -> Quality:
-    """Macro-F1, worst recall and loss on the human labels of a validation split, or its agreement with human scores.
+def quality_of(logits: Array, owner: Sequence[int], gold: Sequence[Example], policy: Policy, floor: float) -> Quality:
+    """Macro-F1, worst recall and loss on rows with human labels, or the agreement with their human scores.
 
-    Raises:
-        TrainingError: no row has either.
+    Args:
+        logits: of all windows, shape (windows, categories).
+        owner: the row each window is of.
+        gold: the rows, see `deciding`.
+        policy: what the categories are.
+        floor: what the worst recall should reach.
     """
-    gold = deciding(split)
-    windows = student.encoder.encode([example.text for example in gold])
-    rows = probabilities_of(logits_of(student.network, windows.ids), student.policy)
-    probabilities = worst(rows, windows.owner, student.policy)
+    probabilities = worst(probabilities_of(logits, policy), owner, policy)
     judge = _of_labels if gold[0].is_labelled else _of_scores
-    return judge(gold, probabilities, student.policy, floor)
+    return judge(gold, probabilities, policy, floor)
 
 
 def _of_labels(gold: Sequence[Example], probabilities: Array, policy: Policy, floor: float) -> Quality:

@@ -24,13 +24,13 @@ from tamis.learn.batches import Knowledge, Rows, States, batches, micro_batches,
 from tamis.learn.learner import Learner, Seen
 from tamis.learn.losses import FEATURE, RELATION, RISK_RELATION
 from tamis.learn.objective import Objective, Targets, Weights
-from tamis.learn.pclora import compressed, constant_layers, fade, faded
+from tamis.learn.pclora import compressed, fade, faded
 from tamis.learn.progress import State, load_progress, save_progress, save_tensors
 from tamis.learn.schedule import Stage, plan
-from tamis.learn.score import deciding, quality_of
+from tamis.learn.score import Quality, deciding, quality_of
 from tamis.learn.student import Student, hold_still
-from tamis.learn.trunk import Trunk
-from tamis.network import frozen_layers, is_decoder, layers_of, mixed_precision, pad
+from tamis.learn.trunk import Trunk, constant_depth
+from tamis.network import is_decoder, layers_of, logits_of, mixed_precision, pad
 from tamis.records import TrainSplit, ValidationSplit
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,14 @@ class Trainer:
     ) -> None:
         if not isinstance(validation, ValidationSplit):
             raise TrainingError(f"a checkpoint is chosen on a ValidationSplit, got a {type(validation).__name__}")
-        deciding(validation)  # An epoch later would be a late moment to find that there is none.
         self.student, self.rows, self.validation = student, rows, validation
         self.config, self.out, self.states = config, out, states
         policy = student.policy
         self.objective = Objective(objective, policy.kind, policy.harm)
         self.state = State()
+        self.asked = student.encoder.encode([example.text for example in deciding(validation)])
         self.trunk: Trunk | None = None
+        self.held: Trunk | None = None
         self.lengths = [len(row) for row in rows.ids]
         self.accelerator = _accelerator(config, out)
         self.stages = plan(objective, config, rows.targets, config.batch_size * self.accelerator.num_processes)
@@ -138,7 +139,7 @@ class Trainer:
         """Let the adapters below the stage's layers rest, and compute the layers that do not change once."""
         network = self.student.network
         hold_still(self.student, stage.layers)
-        depth = min(frozen_layers(network), constant_layers(network))
+        depth = constant_depth(network)
         layers = len(layers_of(network.base))
         compared = self.learner.layers if any(stage.weights.get(name) for name in FEATURE) else ()
         for layer in compared:
@@ -147,7 +148,10 @@ class Trainer:
                     f"objective.layers compares layer {layer} of the student, which is frozen: adapt more layers"
                     " (student.lora.layers) or compare an upper one"
                 )
-        self.trunk = Trunk(network, depth, self.rows.ids, self.config, self.out) if depth else None
+        self.trunk, self.held = (
+            Trunk(network, depth, rows, self.config, self.out) if depth else None
+            for rows in (self.rows.ids, self.asked.ids)
+        )
 
     def _step(self, stage: Stage) -> dict[str, float]:
         """One optimiser step; returns the value of each term."""
@@ -224,7 +228,7 @@ class Trainer:
             return False
         self._fade()
         # One worker's score decides for all: where sums differ in a last bit, one would stop and the others wait.
-        [quality] = broadcast_object_list([quality_of(self.student, self.validation, self.config.recall_floor)])
+        [quality] = broadcast_object_list([self._quality()])
         epoch = stage.epoch + (step - stage.start) / stage.per_epoch
         known = {name: value for name, value in asdict(quality).items() if value is not None}
         entry = {"step": step, "epoch": epoch, **values, **known}
@@ -240,6 +244,11 @@ class Trainer:
         else:
             self.state.stale += 1
         return True
+
+    def _quality(self) -> Quality:
+        logits = self.held.logits() if self.held else logits_of(self.student.network, self.asked.ids)
+        owner, policy = self.asked.owner, self.student.policy
+        return quality_of(logits, owner, deciding(self.validation), policy, self.config.recall_floor)
 
     def _report_balance(self, terms: Mapping[str, Tensor]) -> None:
         """Log each term's value and gradient norm at the trained weights; far apart, one of them does nothing."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -18,10 +19,34 @@ from torch import Tensor, nn
 
 from tamis.config import TrainConfig
 from tamis.errors import TrainingError
-from tamis.network import Network, layers_of, mixed_precision, pad
-from tamis.windows import by_length
+from tamis.learn.pclora import constant_layers
+from tamis.network import Network, frozen_layers, layers_of, logits_of, mixed_precision, pad
+from tamis.windows import Array, by_length
 
-SPARE = 1 << 30
+SPARE, TOKENS = 1 << 30, 4096
+
+
+def constant_depth(network: Network) -> int:
+    """How many of the lowest layers give the same states at every step: neither trained nor fading."""
+    return min(frozen_layers(network), constant_layers(network))
+
+
+def logits_above(
+    network: Network, depth: int, rows: Sequence[Sequence[int]], config: TrainConfig, folder: Path
+) -> Array:
+    """Logits of token rows, (rows, categories), whose states above so many layers are computed once for all runs.
+
+    Args:
+        network: a student's, as it was trained or merged.
+        depth: its `constant_depth` while it was trained.
+        rows: token ids.
+        config: see `Trunk`.
+        folder: see `Trunk`.
+
+    Raises:
+        TrainingError: the disk cannot hold the states.
+    """
+    return Trunk(network, depth, rows, config, folder).logits() if depth and rows else logits_of(network, rows)
 
 
 class Trunk:
@@ -44,6 +69,7 @@ class Trunk:
     def __init__(
         self, network: Network, depth: int, rows: Sequence[Sequence[int]], config: TrainConfig, folder: Path
     ) -> None:
+        self.network, self.rows, self.precision = network, rows, config.precision
         self.layers, self.depth = layers_of(network.base), depth
         self.lengths = [len(row) for row in rows]
         self.starts = [0, *accumulate(self.lengths)]
@@ -63,13 +89,24 @@ class Trunk:
             self.states = self._filled(network, rows, config.precision, Path(file.name), like)
         Path(file.name).replace(kept)
 
+    @torch.inference_mode()
+    def logits(self) -> Array:
+        """What the network says of all rows now, (rows, categories)."""
+        self.network.eval()
+        found = np.empty((len(self.rows), self.network.head.out_features), np.float32)
+        for part in by_length(self.lengths, tokens=TOKENS):
+            ids, mask = (one.to(self.device) for one in pad([self.rows[i] for i in part]))
+            with self.of(part), mixed_precision(self.device, self.precision):
+                found[part] = self.network(ids, mask).cpu().numpy()
+        return found
+
     def _filled(
         self, network: Network, rows: Sequence[Sequence[int]], precision: str, path: Path, like: Tensor
     ) -> Tensor:
         """States of all rows, end to end, in a file."""
         _make_room(path, self.starts[-1], like)
         found = _mapped(path, self.starts[-1], like)
-        parts = list(by_length(self.lengths, tokens=4096))
+        parts = list(by_length(self.lengths, tokens=TOKENS))
         for part in track(parts, "frozen layers", console=Console(stderr=True), transient=True):
             states = self._computed(network, [rows[i] for i in part], precision)
             for i, one in zip(part, states, strict=True):
