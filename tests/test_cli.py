@@ -189,7 +189,7 @@ def week_of(store: Store, start: datetime, risk: float) -> None:
         futures = []
         for i in range(150):
             moment[0] = start + timedelta(hours=i)
-            told = Scores({"normal": 1 - risk - i / 1000, "fraud": risk + i / 1000}, risk + i / 1000, 0.5)
+            told = Scores({"normal": 1 - risk - i / 1000, "fraud": risk + i / 1000}, risk + i / 1000, i / 150)
             text = f"天气 {start} {i}"
             decision = Decision(content_id(text), "review" if i % 50 == 0 else "pass", "normal", told, {})
             futures.append(log.add(decision, text, text))
@@ -238,13 +238,17 @@ def test_what_people_should_see_next_is_queued(tamis: Run, tmp_path: Path) -> No
         week_of(store, datetime.now(UTC) - timedelta(hours=150), 0.1)
     choose = ("feedback", "choose", "--store", "s.db")
     first = tamis(*choose, "--count", "20")
-    assert "20 of 150 texts wait in the queue now" in first.stdout, first.stderr
+    # Three were to be reviewed, which is not chosen but done.
+    assert "20 texts queued, chosen of 147" in first.stdout, first.stderr
     assert "normal 20" in first.stdout
-    assert "5 of 130 texts" in tamis(*choose, "--count", "5", "--by", "uncertain").stdout
-    assert "name the --bundle" in one_sentence(tamis(*choose, "--by", "new"))
+    assert "5 texts queued, chosen of 127" in tamis(*choose, "--count", "5", "--by", "uncertain").stdout
+    assert "name a bundle" in one_sentence(tamis(*choose, "--by", "new"))
     assert "is no bundle" in one_sentence(tamis(*choose, "--by", "now", "--bundle", "nowhere"))
     with Store.open(tmp_path / "s.db") as store:
         assert reviews.count(store, reviews.Wanted(cause="selected")) == 25
+        assert reviews.count(store) == 28
+        waiting = reviews.listing(store)[0]
+        assert reviews.queue(store, [str(waiting.decision)]) == 0, "it waits already"
 
 
 def test_a_full_disk_is_one_sentence(refused: Callable[..., str], recipe: Callable[..., str]) -> None:

@@ -149,7 +149,7 @@ def test_a_chain_of_assistants_hands_the_answers_down(
     assert all(signal["feature"] for signal in own)
     teacher = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["models"]["teacher"]
     assert teacher["speed"]["texts_per_second"] > 0, "it is on this machine, so what it costs is measured"
-    assert teacher["facts"]["file_size"] == 4 * teacher["facts"]["parameters"] > 0
+    assert teacher["facts"]["file_size"] > teacher["facts"]["parameters"] > 1000
     asked = endpoint.asked.total()
     run(config)
     assert endpoint.asked.total() == asked

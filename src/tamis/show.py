@@ -196,11 +196,11 @@ def _day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}"
 
 
-def show_picked(found: Picked) -> None:
-    """Print how many texts were queued, of how many, and what the model takes them for."""
+def show_picked(found: Picked, queued: int) -> None:
+    """Print how many texts were queued, chosen of how many, and what the model takes them for."""
     counts = ", ".join(f"{name} {count}" for name, count in Counter(found.categories).most_common())
-    queued = f"{len(found.ids)} of {found.candidates:,} texts wait in the queue now"
-    Console().print(f"{queued}, by what the model takes them for: {counts}", soft_wrap=True, highlight=False)
+    told = f"{queued} texts queued, chosen of {found.candidates:,}; the model takes them for: {counts}"
+    Console().print(told, soft_wrap=True, highlight=False)
 
 
 def fetch_with_progress(name: str) -> None:

@@ -13,7 +13,7 @@ from tamis.calibration import Calibration
 from tamis.config import RunConfig, TeacherConfig, TrainConfig
 from tamis.data import load_splits, prepare_splits
 from tamis.deciding import Thresholds
-from tamis.errors import ConfigError, DataError, GateError
+from tamis.errors import BundleError, ConfigError, DataError, GateError
 from tamis.judge.baselines import fit_baseline
 from tamis.judge.evaluate import evaluate
 from tamis.judge.lexicon import read_lexicon
@@ -26,7 +26,7 @@ from tamis.learn.schedule import compares_states
 from tamis.learn.score import scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import train
-from tamis.network import Network
+from tamis.network import parameters_of
 from tamis.plan import baselines, to_label
 from tamis.policy import Policy
 from tamis.records import NO_ANSWER, Scorer, Scores, Splits, TeacherSignal, content_id
@@ -43,6 +43,7 @@ from tamis.teach.teachers import Teacher, local_teacher, make_teacher
 
 log = logging.getLogger(__name__)
 SIGNALS = "signals.jsonl"
+WEIGHTS = {".safetensors", ".onnx", ".data", ".xml", ".bin", ".gguf"}
 SHOWN = 128
 """Training texts that show a form of 8 bits how large activations become."""
 
@@ -186,8 +187,9 @@ class Stages:
             speed = measure_speed(score, [row.text for row in splits.test.gold], self.config.evaluate.latency_rows)
             result = result.with_facts("student", speed, **student_facts(student, served))
             if labelled.signals:
-                taken, size = self._teacher_here([row.text for row in splits.test.gold])
-                result = result.with_facts("teacher", taken, **teacher_facts(labelled), **size)
+                facts = teacher_facts(labelled)
+                own = self._teacher_here([row.text for row in splits.test.gold], str(facts["answered_by"]))
+                result = result.with_facts("teacher", own[0], **facts, **own[1])
             (out / "evaluation.json").write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
             (out / "calibration.json").write_text(json.dumps(asdict(calibration)))
             (out / "thresholds.json").write_text(thresholds.model_dump_json(indent=1))
@@ -195,14 +197,23 @@ class Stages:
 
         return work
 
-    def _teacher_here(self, texts: Sequence[str]) -> tuple[Speed | None, dict[str, float]]:
-        """How fast and how large a teacher is that is a bundle on this machine; nothing is known of any other."""
+    def _teacher_here(self, texts: Sequence[str], answered_by: str) -> tuple[Speed | None, dict[str, float]]:
+        """How fast and how large the bundle is that answered; nothing of any other teacher, or of a remote one."""
         config = self.config.teacher
-        if config.kind != "bundle" or not Path(config.model).exists():
+        if config.kind != "bundle":
             return None, {}
-        bundle = load_bundle(config.model)
-        speed = measure_speed(bundle.score, texts, self.config.evaluate.latency_rows)
-        return speed, size_of(bundle.backend.network) if isinstance(bundle.backend, TorchBackend) else {}
+        try:
+            bundle = load_bundle(config.model)
+        except BundleError as error:
+            log.warning("the teacher's speed is not measured: %s", error)
+            return None, {}
+        if bundle.spec.backend == "remote" or bundle.versions["model"] not in answered_by:
+            return None, {}
+        weights = (path.stat().st_size for path in Path(config.model).rglob("*") if path.suffix in WEIGHTS)
+        size = {"file_size": float(sum(weights))}
+        if isinstance(bundle.backend, TorchBackend):
+            size = {"parameters": float(parameters_of(bundle.backend.network)[0])} | size
+        return measure_speed(bundle.score, texts, self.config.evaluate.latency_rows), size
 
     def _scorers(self, student: Scorer, splits: Splits, labelled: Labelled) -> dict[str, Scorer]:
         scorers = {"student": student}
@@ -329,16 +340,9 @@ def signals_scorer(signals: Mapping[str, TeacherSignal], policy: Policy) -> Scor
 
 def student_facts(student: Student, served: Student) -> dict[str, float]:
     """How large it is as it is served, how much of it was trained, on what and for how long."""
-    return {name: float(value) for name, value in student.facts.items()} | size_of(served.network)
-
-
-def size_of(network: Network) -> dict[str, float]:
-    """Its parameters, and the bytes of a file of them."""
-    weights = list(network.parameters())
-    return {
-        "parameters": float(sum(w.numel() for w in weights)),
-        "file_size": float(sum(w.numel() * w.element_size() for w in weights)),
-    }
+    size = sum(w.numel() * w.element_size() for w in served.network.parameters())
+    held = {"parameters": float(parameters_of(served.network)[0]), "file_size": float(size)}
+    return {name: float(value) for name, value in student.facts.items()} | held
 
 
 def teacher_facts(labelled: Labelled) -> dict[str, float | str]:

@@ -61,7 +61,11 @@ def test_what_is_chosen_is_spread_over_twice_as_many_of_the_best() -> None:
     worth = {"of now": np.linspace(1, 0, 100)}
     assert choose(worth, ["a"] * 100, {}, 4, rare=0.0).tolist() == [0, 2, 4, 6]
     # Of seven there are no fourteen: five of the seven, the best first.
-    assert choose({"of now": worth["of now"][:7]}, ["a"] * 7, {}, 5, rare=0.0).tolist() == [0, 1, 2, 4, 5]
+    assert choose({"of now": worth["of now"][:8]}, ["a"] * 8, {}, 5, rare=0.0).tolist() == [0, 1, 2, 4, 5]
+    # Where five are worth anything, nobody is spread to those that are not.
+    few = np.where(np.arange(100) % 20 == 0, 0.7, 0.0)
+    assert choose({"disputed": few}, ["a"] * 100, {}, 4, rare=0.0).tolist() == [0, 20, 40, 60]
+    assert choose({"disputed": few}, ["a"] * 100, {}, 7, rare=0.0).tolist() == [0, 20, 40, 60, 80, 1, 2]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), max_size=30), st.integers(0, 40), st.floats(0, 1))

@@ -112,10 +112,12 @@ def test_nothing_in_a_text_becomes_markup(
 
 
 def test_the_text_can_be_read_as_it_is(evaluation: Evaluation, context: ReportContext, tmp_path: Path) -> None:
-    html, markdown = written(evaluation, context, tmp_path, language="en", show_texts=True)
-    assert "&#39;" in html
-    assert "&#39;" not in markdown
-    assert "&#34;" not in markdown
+    quoted = replace(context, name='the "first" one', try_it='tamis moderate --bundle "runs/a&b" "<text>"')
+    html, markdown = written(evaluation, quoted, tmp_path, language="en", show_texts=True)
+    for escaped in ("&#39;", "&#34;"):
+        assert escaped in html
+        assert escaped not in markdown
+    assert f"    {quoted.try_it}" in markdown.splitlines()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,10 +19,10 @@ from scipy.stats import spearmanr
 from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
 from tamis.learn.batches import Knowledge
-from tamis.learn.score import Quality, quality_of, scorer_of
-from tamis.learn.student import build_student, load_student, merged
+from tamis.learn.score import Quality, deciding, quality_of, scorer_of
+from tamis.learn.student import Student, build_student, load_student, merged
 from tamis.learn.train import rate_factor, train
-from tamis.network import layers_of, load_base, parameters_of
+from tamis.network import layers_of, load_base, logits_of, parameters_of
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, TestSplit, TrainSplit, ValidationSplit
 
@@ -130,15 +129,19 @@ def test_pitfall_14_a_checkpoint_is_not_chosen_on_a_test_split(
         train(student, splits[0], test, Knowledge(), ObjectiveConfig(), QUICK, tmp_path)  # type: ignore[arg-type]
 
 
+def quality(student: Student, split: ValidationSplit, floor: float = 0.0) -> Quality:
+    gold = deciding(split)
+    windows = student.encoder.encode([example.text for example in gold])
+    return quality_of(logits_of(student.network, windows.ids), windows.owner, gold, student.policy, floor)
+
+
 def test_the_recall_floor_comes_before_macro_f1(
     tiny_bert: Path, small_policy: Policy, splits: tuple[TrainSplit, ValidationSplit]
 ) -> None:
-    gold = splits[1].examples
-    logits = np.zeros((len(gold), len(small_policy.ids)), np.float32)
-    quality = quality_of(logits, range(len(gold)), gold, small_policy, floor=0.0)
-    below = replace(quality, above_floor=False, macro_f1=0.99)
-    assert quality.beats(below)
-    assert not below.beats(quality)
+    found = quality(build_student(config_of(tiny_bert), small_policy), splits[1])
+    below = replace(found, above_floor=False, macro_f1=0.99)
+    assert found.beats(below)
+    assert not below.beats(found)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +166,12 @@ def test_labels_choose_a_checkpoint_and_scores_do_where_there_are_none(
     student = build_student(config_of(tiny_bert), small_policy)
     scored = tuple(replace(example, label=None, score=i / 99) for i, example in enumerate(splits[1].examples))
     mixed = ValidationSplit(splits[1].examples + scored)
-    assert quality_of(student, mixed, floor=0.0) == quality_of(student, splits[1], floor=0.0)
-    quality = quality_of(student, ValidationSplit(scored), floor=0.9)
+    assert quality(student, mixed) == quality(student, splits[1])
+    found = quality(student, ValidationSplit(scored), floor=0.9)
     risks = [scores.risk for scores in scorer_of(student)([example.text for example in scored])]
-    assert quality.score == pytest.approx(spearmanr([example.score for example in scored], risks).statistic)
-    assert quality.loss == pytest.approx(sum((r - i / 99) ** 2 for i, r in enumerate(risks)) / len(risks))
-    assert (quality.macro_f1, quality.above_floor) == (None, True)
+    assert found.score == pytest.approx(spearmanr([example.score for example in scored], risks).statistic)
+    assert found.loss == pytest.approx(sum((r - i / 99) ** 2 for i, r in enumerate(risks)) / len(risks))
+    assert (found.macro_f1, found.above_floor) == (None, True)
     bare = ValidationSplit(tuple(replace(example, label=None) for example in splits[1].examples))
     with pytest.raises(TrainingError, match=rf"none of the {len(bare)} validation rows has a human label or a risk"):
         train(student, splits[0], bare, Knowledge(), ObjectiveConfig(), QUICK, tmp_path / "run")
@@ -188,10 +191,10 @@ def test_unknown_categories_have_no_part_in_choosing(
     policy = small_policy.model_copy(update={"kind": "multi_label"})
     student = build_student(config_of(tiny_bert), policy)
     known = [replace(e, label=None, labels=(str(e.label),)) for e in splits[1].examples]
-    first = quality_of(student, ValidationSplit(tuple(known)), floor=0.0)
+    first = quality(student, ValidationSplit(tuple(known)))
     # A second copy of each row of which nothing but one category's absence is known.
     open_ = [replace(e, labels=(), unknown=("normal", "gambling")) for e in known if e.labels == ("gambling",)]
-    more = quality_of(student, ValidationSplit((*known, *open_)), floor=0.0)
+    more = quality(student, ValidationSplit((*known, *open_)))
     said = [s.probabilities["fraud"] for s in scorer_of(student)([e.text for e in open_])]
     claims, added = 3 * len(known), [-math.log(1 - p) for p in said]
     assert more.loss == pytest.approx((first.loss * claims + sum(added)) / (claims + len(added)), rel=1e-4)

@@ -46,14 +46,20 @@ def model(tiny_qwen: Path, small_policy: Policy, tmp_path_factory: pytest.TempPa
 
 
 def decide(
-    store: Store, texts: Sequence[str], at: datetime, unsure: float = 0.1, keep: int | None = 30, **told: float
+    store: Store,
+    texts: Sequence[str],
+    at: datetime,
+    unsure: float = 0.1,
+    keep: int | None = 30,
+    tiers: tuple[str, ...] = ("student",),
+    **told: float,
 ) -> list[str]:
     """Decisions about texts, all with the same scores; returns their ids."""
     probabilities = told or {"normal": 0.8, "gambling": 0.1, "fraud": 0.1}
     scores = Scores(probabilities, 1 - probabilities["normal"], unsure)
     with DecisionLog(store, keep, lambda: at) as log:
         found = [
-            log.add(Decision(content_id(text), "pass", scores.category, scores, {"policy": "p 1", "model": "m"}), text)
+            log.add(Decision(content_id(text), "pass", scores.category, scores, {"model": "m"}, tiers), text)
             for text in texts
         ]
         return [one.result(30).id for one in found]
@@ -73,23 +79,28 @@ def test_the_unsure_come_first_and_nobody_is_asked_twice(store: Store, small_pol
     decide(store, ["not kept"], START, 1.0, keep=None)
     decide(store, ["of another week"], START + WEEK, 1.0)
     decide(store, ["of a tenant with a category of its own"], START, 1.0, normal=0.5, gambling=0.4, piracy=0.1)
-    again = decide(store, ["calm a"], START + timedelta(days=1), 0.5)
+    asked = decide(store, ["a teacher was asked"], START, 1.0, tiers=("student", "large"))
+    decide(store, ["calm b"], START, 0.1, normal=0.5, gambling=0.4, piracy=0.1)
+    (again,) = decide(store, ["calm a"], START + timedelta(days=1))
 
     every = picked(store, small_policy, "uncertain", count=99)
-    assert every.candidates == 7
-    assert set(every.ids) == {*sure[1:], *unsure, *again}, "a text once, by its last decision"
-    # Spread over twice as many: of the best four those in the first and the third place.
+    assert every.candidates == 8
+    assert set(every.ids) - {sure[0], again} == {*sure[1:], *unsure, *asked}
+    assert len({sure[0], again} & set(every.ids)) == 1, "a text once"
+    assert every.categories == ("normal",) * 8
+    # Two are taken from the best four, three of which are unsure.
     assert set(picked(store, small_policy, "uncertain", count=2).ids) < {*unsure}
-    assert picked(store, small_policy, "uncertain", count=99).categories == ("normal",) * 7
 
 
 def test_what_a_teacher_saw_otherwise_is_disputed(store: Store, small_policy: Policy) -> None:
     texts = [f"text {i}" for i in range(6)]
-    ids = decide(store, texts, START)
-    for text, fraud in (("text 2", 0.9), ("text 4", 0.1)):
-        told = {"normal": 0.9 - fraud, "gambling": 0.1, "fraud": fraud}
-        space = small_policy.label_space
-        store.add(TeacherSignal(content_id(text), "t", space, "logprobs", "ok", told, known_mass=1.0))
+    ids = decide(store, texts[:5], START) + decide(store, texts[5:], START, tiers=("student", "large"))
+    for text, fraud, known in (("text 2", 0.9, 1.0), ("text 4", 0.1, 0.5), ("text 5", 0.9, 1.0)):
+        told = {name: known * share for name, share in (("normal", 0.9 - fraud), ("gambling", 0.1), ("fraud", fraud))}
+        signal = TeacherSignal(
+            content_id(text), "t", small_policy.label_space, "logprobs", "ok", told, known_mass=known
+        )
+        store.add(signal)
     assert picked(store, small_policy, "disputed", count=1).ids == (ids[2],)
 
 
@@ -119,11 +130,16 @@ def test_what_cannot_be_chosen_is_said(store: Store, small_policy: Policy, model
     decide(store, CALM[:5], START)
     with pytest.raises(ConfigError, match="nothing is chosen by 'novel': take some of uncertain, disputed, new, now"):
         picked(store, small_policy, "novel")
-    with pytest.raises(ConfigError, match="name the --bundle"):
+    with pytest.raises(ConfigError, match="name a bundle that shows them with --bundle"):
         picked(store, small_policy, "new")
+    for by, why in (("uncertain", "as sure"), ("disputed", "no teacher's answer"), ("new", "no text that people have")):
+        with pytest.raises(DataError, match=f"'{by}' tells none of 5 texts from another, as .*{why}"):
+            picked(store, small_policy, by, model=model)
+    with pytest.raises(ConfigError, match="other categories than policy default: name the --policy"):
+        picked(store, small_policy.only(["normal", "gambling"]), "uncertain")
     with pytest.raises(DataError, match="no traffic is pinned"):
         picked(store, small_policy, "now", model=model)
     decide(store, CALM[:120], START - WEEK, keep=None)
     monitor.pin(store, small_policy, START, 7)
-    with pytest.raises(DataError, match="no whole text is kept any more: pin a later normal week"):
+    with pytest.raises(DataError, match="0 whole texts are kept and 100 are needed: pin a later normal week"):
         picked(store, small_policy, "now", model=model)

@@ -28,6 +28,8 @@ users_app = typer.Typer(
     no_args_is_help=True, help="People who review in the console.\n\nExample: `tamis users add ann --role lead`"
 )
 err = Console(stderr=True)
+LONGEST = 36_500
+"""Days."""
 
 Url = Annotated[str, typer.Option("--store", metavar="URL", help="Database URL, or a SQLite file.")]
 
@@ -65,7 +67,9 @@ PolicyName = Annotated[str, typer.Option("--policy", metavar="NAME", help="A YAM
 def monitor(
     store: Url,
     policy: PolicyName = "default",
-    days: Annotated[int, typer.Option("--days", min=1, help="Length of the traffic that is looked at.")] = 7,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=LONGEST, help="Length of the traffic that is looked at.")
+    ] = 7,
     until: Annotated[datetime | None, typer.Option("--until", help="Its end, in UTC; now without it.")] = None,
     pin: Annotated[bool, typer.Option("--pin", help="Make it the reference of later looks.")] = False,
     language: Annotated[Literal["en", "zh"], typer.Option("--language", help="Of what is printed.")] = "en",
@@ -139,14 +143,14 @@ def feedback_choose(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            help="`uncertain`: the model was; `disputed`: a teacher said something else; `new`: unlike what was judged;"
-            " `now`: unlike the pinned reference. Repeatable; `uncertain` and `disputed` without it."
+            help="`uncertain`: the model was; `disputed`: a teacher answers otherwise; `new`: unlike what was judged;"
+            " `now`: unlike the pinned reference. Repeatable; `uncertain` without it."
         ),
     ] = None,
     rare: Annotated[
         float, typer.Option(min=0, max=1, help="Share for the categories of which the fewest were judged.")
     ] = 0.3,
-    days: Annotated[int, typer.Option(min=1, help="Length of the traffic they are chosen from.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=LONGEST, help="Length of the traffic they are chosen from.")] = 7,
     until: Annotated[datetime | None, typer.Option("--until", help="Its end, in UTC; now without it.")] = None,
     among: Annotated[int, typer.Option(min=1, help="At most so many candidates, drawn at random.")] = 5000,
     bundle: Annotated[
@@ -168,12 +172,13 @@ def feedback_choose(
     from tamis.store import Store
 
     end = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
-    wish = Wish(end - timedelta(days=days), end, by or ("uncertain", "disputed"), count, rare, among)
+    wish = Wish(end - timedelta(days=days), end, by or ("uncertain",), count, rare, among)
     model = load_bundle(bundle) if bundle else None
     with Store.open(store, create=False) as opened:
+        # What waits for review or audit anyway is not chosen.
+        reviews.fill(opened)
         found = pick(opened, model.policy if model else load_policy(policy), wish, model)
-        reviews.queue(opened, found.ids)
-    show_picked(found)
+        show_picked(found, reviews.queue(opened, found.ids))
 
 
 def serve(

@@ -103,8 +103,9 @@ def choose(
 
     Criteria are turned into ranks, so that their units do not matter, and averaged. A share of the places goes to the
     categories of which the fewest were judged, one at a time. The rest are spread evenly over the best of all that is
-    left, `SPREAD` times as many as there are places: the very best are much alike, and a model learns less from them
-    (Kirsch et al., 2023, Stochastic batch acquisition, arXiv 2106.12059, who draw them at random).
+    left, `SPREAD` times as many as there are places or as many as are worth anything: the very best are much alike, and
+    a model learns less from them (Kirsch et al., 2023, Stochastic batch acquisition, arXiv 2106.12059, who draw them at
+    random).
 
     Args:
         criteria: one number a candidate each, the larger the more it is worth; at least one.
@@ -126,7 +127,9 @@ def choose(
         have[scarce] += 1
         chosen.append(waiting[scarce].popleft())
     taken, places = set(chosen), min(count, len(order)) - len(chosen)
-    best = [i for i in order if i not in taken][: SPREAD * places]
+    left = [i for i in order if i not in taken]
+    good = sum(worth[i] > worth.min() for i in left)
+    best = left[: max(places, min(SPREAD * places, good))]
     chosen += [best[place * len(best) // places] for place in range(places)]
     return np.array(chosen, dtype=np.int64)
 

@@ -74,14 +74,18 @@ def fill(store: Store, now: datetime | None = None) -> int:
 
 
 def queue(store: Store, decisions: Sequence[str], cause: Cause = "selected", now: datetime | None = None) -> int:
-    """Queue decisions that were chosen by their ids, see `feedback.selection`; returns how many were there."""
+    """Queue decisions that were chosen by their ids, see `feedback.selection`; returns how many were.
+
+    Left out are ids that are not there, and texts that are waiting already.
+    """
     columns = decisions_table.c
     created = now or datetime.now(UTC)
     rows: list[dict[str, Any]] = []
     with store.exclusive(LOCK) as connection:
+        waiting = set(connection.execute(select(ITEMS.content).where(ITEMS.state == "open")).scalars())
         for part in parts(decisions):
             found = connection.execute(select(decisions_table).where(columns.id.in_(part))).mappings()
-            rows += [_of_decision(row, cause, created) for row in found]
+            rows += [_of_decision(row, cause, created) for row in found if row["content"] not in waiting]
         if rows:
             connection.execute(insert(items_table), rows)
     return len(rows)

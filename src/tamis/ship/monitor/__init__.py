@@ -4,11 +4,12 @@ from tamis.ship.monitor.alarms import Alarm, words
 from tamis.ship.monitor.gauges import gauges
 from tamis.ship.monitor.look import Look, last_look, look
 from tamis.ship.monitor.looking import Looking
-from tamis.ship.monitor.measures import Measure, states
+from tamis.ship.monitor.measures import LEAST, Measure, states
 from tamis.ship.monitor.misses import Misses, Stratum, miss_rate
 from tamis.ship.monitor.watch import Watched, Window, pin, pinned, watch
 
 __all__ = [
+    "LEAST",
     "Alarm",
     "Look",
     "Looking",

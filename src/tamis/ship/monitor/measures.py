@@ -144,12 +144,13 @@ def judged_risks(side: Traffic, truths: Truths, policy: Policy) -> tuple[Floats,
     """Risk, whether it was harmful, and weight of judged texts: those reviewed, and of the passed those audited.
 
     A weight is how many distinct texts of its action a judged one stands for. Blocked texts are judged on appeal alone,
-    which are not like the others, and are left out.
+    which are not like the others, and are left out; so is what was chosen for being unlike them.
     """
     risk, harmful, weights = [np.empty(0)], [np.empty(0, bool)], [np.empty(0)]
     for action in ("pass", "review"):
         every = side.first((side.action == action) & np.isfinite(side.risk))
-        seen = [i for i in every if side.content[i] in truths.people and (side.audited[i] or action == "review")]
+        told = [(i, truths.people[side.content[i]]) for i in every if side.content[i] in truths.people]
+        seen = [i for i, one in told if side.audited[i] or (action == "review" and one.cause != "selected")]
         risk.append(side.risk[seen])
         harmful.append(np.array([_harmful(truths, side.content[i], policy) for i in seen], bool))
         weights.append(np.full(len(seen), len(every) / max(len(seen), 1)))
