@@ -127,8 +127,8 @@ def choose(
         have[scarce] += 1
         chosen.append(waiting[scarce].popleft())
     taken, places = set(chosen), min(count, len(order)) - len(chosen)
-    left = [i for i in order if i not in taken]
-    good = sum(worth[i] > worth.min() for i in left)
+    left, least = [i for i in order if i not in taken], worth.min(initial=np.inf)
+    good = sum(worth[i] > least for i in left)
     best = left[: max(places, min(SPREAD * places, good))]
     chosen += [best[place * len(best) // places] for place in range(places)]
     return np.array(chosen, dtype=np.int64)
