@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -22,7 +23,8 @@ from tamis.errors import TeacherError
 from tamis.policy import Policy, load_policy
 from tamis.records import NO_ANSWER, Decision, Example, TeacherSignal, content_id
 from tamis.ship.cascade import Cascade, unusable
-from tamis.ship.console.hours import counts, totals
+from tamis.ship.console.hours import Counted, counts, totals
+from tamis.ship.service.ledger import Ledger
 from tamis.store import Store
 from tamis.teach.label import label
 from tamis.teach.teachers import make_teacher
@@ -218,6 +220,26 @@ def test_an_answer_that_comes_too_late_is_kept(endpoint: FakeEndpoint, small_pol
     endpoint.rule = lambda _body, text, _times: silent(0.8) if "开会" in text else None
     run(endpoint, small_policy, work, store=store, deadline=0.5)
     assert endpoint.asked["明天开会"] == 1
+
+
+def test_an_answer_that_comes_while_others_are_written_is_kept(
+    endpoint: FakeEndpoint, small_policy: Policy, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, commit = threading.Event(), Ledger._commit
+
+    def slow(ledger: Ledger, signals: list[TeacherSignal], numbers: Counted) -> None:
+        writing.set()
+        time.sleep(0.5)
+        commit(ledger, signals, numbers)
+
+    async def work(decide: Callable[[str], Awaitable[Decision]]) -> None:
+        await decide("又见赌博")
+        await asyncio.to_thread(writing.wait, 20)
+        await decide("明天开会")
+
+    monkeypatch.setattr(Ledger, "_commit", slow)
+    run(endpoint, small_policy, work, store=store)
+    assert counted(store)["asked"] == 2
 
 
 def test_a_store_that_fails_is_told_and_passes_nothing(

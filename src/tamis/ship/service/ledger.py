@@ -93,3 +93,5 @@ async def _write(ledger: Ledger, over: asyncio.Event) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), PAUSE)
         await ledger.write()
+    # Once more, for what came while that was on its way.
+    await ledger.write()
