@@ -33,7 +33,7 @@ from tamis.policy import Policy
 from tamis.recipe import read_tree, variant_of
 from tamis.records import Splits
 from tamis.stages import Labelled, Stages, signals_scorer, teacher_facts
-from tamis.variant import Answers, answers_of, write_variant
+from tamis.variant import Answers, answers_of, make_variant, write_variant
 from tamis.workspace import Workspace, fingerprint, finished
 
 log = logging.getLogger(__name__)
@@ -122,28 +122,28 @@ def train_all(config: ExperimentConfig, configs: Mapping[str, RunConfig], policy
             folder = _folder(config, name, seed)
             fresh = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
             if not write_variant(folder, fresh, shared):
-                jobs.append(Job(f"{name}, seed {seed}", "tamis.variant", str(folder), folder / "log.txt"))
+                jobs.append(Job(f"{name}, seed {seed}", make_variant, folder))
     failed = _run(jobs, config.workers or workers_for(_memory(configs))) if jobs else {}
     outcomes = {}
     for name, recipe in configs.items():
         folders = {seed: _folder(config, name, seed) for seed in config.seeds}
-        reasons = {seed: failed[str(folder)] for seed, folder in folders.items() if str(folder) in failed}
+        reasons = {seed: failed[folder] for seed, folder in folders.items() if folder in failed}
         answers = {seed: answers_of(folder, policy) for seed, folder in folders.items() if seed not in reasons}
         outcomes[name] = Outcome(recipe, answers, reasons)
     return outcomes
 
 
-def _run(jobs: list[Job], workers: int) -> dict[str, str]:
+def _run(jobs: list[Job], workers: int) -> dict[Path, str]:
     """Run jobs with a bar; returns the reasons of those that failed, by folder."""
     log.info("%d students, %d at a time", len(jobs), workers)
-    failed: dict[str, str] = {}
+    failed: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("students", total=len(jobs))
         for done in run_jobs(jobs, workers):
             bar.update(task, advance=1, description=done.job.name)
             if done.failed:
-                failed[done.job.argument] = done.failed
+                failed[done.job.folder] = done.failed
                 log.warning("%s failed: %s", done.job.name, done.failed)
     return failed
 

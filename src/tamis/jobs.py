@@ -1,33 +1,45 @@
-"""Processes side by side: each is given to a free worker, ends with its parent, and fails alone."""
+"""Processes side by side: each is given to a free place, ends with its parent, and fails alone."""
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import SimpleQueue
+from typing import cast
 
+import psutil
+import torch
+from threadpoolctl import threadpool_limits
+from torch import cuda
+
+from tamis.errors import TamisError
 from tamis.machine import cores
 
-PARENT = "TAMIS_PARENT"
 PREFIX = "tamis: "
 GIGABYTE = 2**30
 
 
 @dataclass(frozen=True)
 class Job:
-    """A module of tamis to run with an argument; what it prints goes to `log`."""
+    """Work on a folder, in a process of its own; what it prints goes to a file there."""
 
     name: str
-    module: str
-    argument: str
-    log: Path
+    work: Callable[[Path], None]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """Where to look for what it printed, of all its runs."""
+        return self.folder / "log.txt"
 
 
 @dataclass(frozen=True)
@@ -39,50 +51,68 @@ class Done:
     failed: str | None
 
 
-def run_jobs(jobs: Iterable[Job], workers: int) -> Iterator[Done]:
-    """Run jobs, `workers` at a time, and give each as it ends.
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    place: int
+    process: BaseProcess
+    started: float
 
-    A worker has its share of the processors, and of several GPUs one to itself.
+
+def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
+    """Run jobs, `places` at a time, and give each as it ends; those that run when the caller stops are ended.
+
+    A place has its share of the processors, and of several GPUs one to itself.
+
+    Args:
+        jobs: what is to be done; their work is a function of a module.
+        places: how many run side by side.
     """
-    free: SimpleQueue[int] = SimpleQueue()
-    for worker in range(workers):
-        free.put(worker)
-
-    def one(job: Job) -> Done:
-        worker = free.get()
-        try:
-            return _run(job, worker, workers)
-        finally:
-            free.put(worker)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for future in as_completed([pool.submit(one, job) for job in jobs]):
-            yield future.result()
-
-
-def _run(job: Job, worker: int, workers: int) -> Done:
-    started = time.monotonic()
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        command = [sys.executable, "-m", job.module, job.argument]
-        environment = os.environ | share(worker, workers) | {PARENT: str(os.getpid())}
-        status = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode  # noqa: S603
-    return Done(job, time.monotonic() - started, _reason(job, status) if status else None)
+    waiting, free, running = deque(jobs), list(range(places)), dict[int, _Running]()
+    start = _starter(job.work.__module__ for job in waiting)
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, place = waiting.popleft(), free.pop()
+                process = start(target=_begin, args=(job, *_share(place, places)))
+                process.start()
+                running[process.sentinel] = _Running(job, place, process, time.monotonic())
+            for ended in wait(list(running)):
+                one = running.pop(cast(int, ended))
+                free.append(one.place)
+                yield _done(one)
+    finally:
+        for one in running.values():
+            one.process.terminate()
 
 
-def share(worker: int, workers: int) -> dict[str, str]:
-    """Environment that gives a worker its part of the machine."""
-    from torch import cuda
+def _starter(modules: Iterable[str]) -> Callable[..., BaseProcess]:
+    """How processes start: forked from one that has imported the modules, which takes longer than many a student.
 
-    threads = max(1, cores() // workers)
+    The driver of a GPU and the frameworks of macOS do not survive a fork.
+    """
+    if sys.platform != "linux" or cuda.device_count():
+        return multiprocessing.get_context("spawn").Process
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted(set(modules)))
+    return context.Process
+
+
+def _share(place: int, places: int) -> tuple[int, int | None]:
+    """Threads of a place, and its GPU where there are several."""
     gpus = cuda.device_count()
-    own = {"CUDA_VISIBLE_DEVICES": str(worker % gpus)} if gpus > 1 else {}
-    return {"OMP_NUM_THREADS": str(threads), "TAMIS_QUIET": "1"} | own
+    return max(1, cores() // places), place % gpus if gpus > 1 else None
+
+
+def _done(one: _Running) -> Done:
+    one.process.join()
+    status = one.process.exitcode
+    return Done(one.job, time.monotonic() - one.started, _reason(one.job, status) if status else None)
 
 
 def _reason(job: Job, status: int) -> str:
     """The job's own sentence, else how it ended."""
-    lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.is_file() else []
     said = next((line.removeprefix(PREFIX) for line in reversed(lines) if line.startswith(PREFIX)), None)
     if said:
         return said
@@ -90,24 +120,35 @@ def _reason(job: Job, status: int) -> str:
     return f"{job.name} ended with {killed}: see {job.log}"
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it has ended: one killed hard ends nothing by itself."""
-    parent = int(os.environ.get(PARENT, "0"))
+def _begin(job: Job, threads: int, gpu: int | None) -> None:
+    """Be the process of a job; what a user can mend is one sentence and its exit code."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    # Both, because torch has threads beside those that the libraries tell of.
+    threadpool_limits(threads)
+    torch.set_num_threads(threads)
+    try:
+        job.work(job.folder)
+    except TamisError as error:
+        sys.stderr.write(f"{PREFIX}{error}\n")
+        sys.exit(error.exit_code)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+
+def _end_with_parent() -> None:
+    """End this process when the one that wanted it has ended: one killed hard ends nothing by itself."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
         os._exit(1)
-
-    if parent:
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def workers_for(bytes_each: int) -> int:
     """How many processes of this size fit side by side: one a GPU, else one a processor as memory allows."""
-    import psutil
-    from torch import cuda
-
     memory = int(psutil.virtual_memory().available * 0.8 // max(1, bytes_each))
     places = cuda.device_count() or cores()
     return max(1, min(places, memory))

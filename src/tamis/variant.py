@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tamis.config import RunConfig, TrainConfig
-from tamis.errors import TamisError
-from tamis.jobs import PREFIX, end_with_parent
 from tamis.judge.calibrate import fit_calibration
 from tamis.learn.score import deciding, quality_of
 from tamis.learn.student import Student, merged
@@ -95,18 +91,3 @@ def answers_of(folder: Path, policy: Policy) -> Answers:
         found["validation"],
         sum(finished(folder, stage)["seconds"] for stage in ("distill", "answer")),
     )
-
-
-def main() -> None:
-    """Make the student whose folder is the argument; what a user can mend is one sentence and exit code 2."""
-    end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        make_variant(Path(sys.argv[1]))
-    except TamisError as error:
-        sys.stderr.write(f"{PREFIX}{error}\n")
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
