@@ -49,6 +49,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("way")
 def test_each_fails_alone_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "die").mkdir()
+    (tmp_path / "die" / "log.txt").write_text("tamis: what it said when it was tried before\n")
     jobs = [Job(work.__name__, work, tmp_path / work.__name__) for work in (complain, stumble, die, count)]
     done: dict[str, Done] = {one.job.name: one for one in run_jobs(jobs, 2)}
     assert done["count"].failed is None

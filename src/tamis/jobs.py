@@ -57,6 +57,8 @@ class _Running:
     place: int
     process: BaseProcess
     started: float
+    printed: int
+    """Bytes that earlier runs have left in the log."""
 
 
 def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
@@ -75,8 +77,9 @@ def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
             while waiting and free:
                 job, place = waiting.popleft(), free.pop()
                 process = start(target=_begin, args=(job, *_share(place, places)))
+                printed = len(_printed(job))
                 process.start()
-                running[process.sentinel] = _Running(job, place, process, time.monotonic())
+                running[process.sentinel] = _Running(job, place, process, time.monotonic(), printed)
             for ended in wait(list(running)):
                 one = running.pop(cast(int, ended))
                 free.append(one.place)
@@ -107,17 +110,21 @@ def _share(place: int, places: int) -> tuple[int, int | None]:
 def _done(one: _Running) -> Done:
     one.process.join()
     status = one.process.exitcode
-    return Done(one.job, time.monotonic() - one.started, _reason(one.job, status) if status else None)
+    return Done(one.job, time.monotonic() - one.started, _reason(one, status) if status else None)
 
 
-def _reason(job: Job, status: int) -> str:
+def _printed(job: Job) -> bytes:
+    return job.log.read_bytes() if job.log.is_file() else b""
+
+
+def _reason(one: _Running, status: int) -> str:
     """The job's own sentence, else how it ended."""
-    lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.is_file() else []
+    lines = _printed(one.job)[one.printed :].decode("utf-8", errors="replace").splitlines()
     said = next((line.removeprefix(PREFIX) for line in reversed(lines) if line.startswith(PREFIX)), None)
     if said:
         return said
     killed = f"signal {-status}, as when memory runs out" if status < 0 else f"exit code {status}"
-    return f"{job.name} ended with {killed}: see {job.log}"
+    return f"{one.job.name} ended with {killed}: see {one.job.log}"
 
 
 def _begin(job: Job, threads: int, gpu: int | None) -> None:
