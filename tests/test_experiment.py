@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from psutil import Process, wait_procs
+from tests import processes
+from tests.processes import ended, kill_when
 from tests.teach.conftest import FakeEndpoint
 
 from tamis.errors import ConfigError
@@ -98,20 +95,18 @@ def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(
     told = {name: (tmp_path / "matrix" / "variants" / f"{name}-0" / "answer" / "answers.json") for name in ("D1", "D2")}
     variants = {"A-lora": {"group": "A", "set": {"teacher.kind": "none"}}, "D1": {}, "D2": {}}
     path = matrix(workers=1, variants=variants)
-    command = [str(Path(sys.executable).parent / "tamis"), "experiment", str(path)]
     first = tmp_path / "matrix" / "variants" / "A-lora-0" / "answer" / "answers.json"
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not first.is_file() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert child.poll() is None, "it ended before it could be killed"
-    students = Process(child.pid).children(recursive=True)
-    assert students
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    students: list[Process] = []
+
+    def ready() -> bool:
+        students[:] = Process(child.pid).children(recursive=True)
+        return first.is_file() and bool(students)
+
+    child = processes.tamis("experiment", str(path))
+    kill_when(child, ready)
     assert not wait_procs(students, timeout=60)[1], "a student outlived its experiment"
     stamp = first.stat().st_mtime_ns
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert ended("experiment", str(path)).returncode == 0
     assert first.stat().st_mtime_ns == stamp
     killed = {name: json.loads(path.read_text())["probabilities"] for name, path in told.items()}
     run_experiment(load_experiment(path, [f"out={tmp_path / 'whole'}"]))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,8 @@ import onnx
 import pytest
 import yaml
 from safetensors.torch import load_file
+from tests import processes
+from tests.processes import ended, kill_when
 from tests.teach.conftest import FakeEndpoint, running
 from tests.tiny import SAID
 from typer.testing import CliRunner
@@ -241,20 +240,6 @@ def test_a_limit_takes_a_sample_not_the_first_class_of_the_file(recipe: Callable
     assert {row.text.rstrip("0123456789") for row in taken} == set(SAID)
 
 
-def _start(path: Path) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).parent / "tamis"), "run", str(path)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _kill_when(child: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not ready() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert child.poll() is None, "it ended before it could be killed"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-
-
 def test_killed_while_labelling_and_while_training_it_ends_the_same(
     recipe: Callable[..., Path], endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
@@ -265,11 +250,11 @@ def test_killed_while_labelling_and_while_training_it_ends_the_same(
     path = recipe()
     out = RunConfig.model_validate(yaml.safe_load(path.read_text())).out
     progress = Path(out) / "distill" / "progress.safetensors"
-    _kill_when(_start(path), lambda: sum(endpoint.answered.values()) > 12)
+    kill_when(processes.tamis("run", str(path)), lambda: sum(endpoint.answered.values()) > 12)
     asked = dict(endpoint.asked)
-    _kill_when(_start(path), progress.is_file)
+    kill_when(processes.tamis("run", str(path)), progress.is_file)
     endpoint.rule = None
-    assert _start(path).wait(240) == 0
+    assert ended("run", str(path)).returncode == 0
     twice = {text: count for text, count in endpoint.asked.items() if count > 2}
     in_flight = sum(endpoint.asked[text] - asked[text] for text in asked if endpoint.asked[text] > asked[text])
     assert not twice

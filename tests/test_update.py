@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
+from tests import processes
+from tests.processes import ended, kill_when
 from tests.teach.conftest import FakeEndpoint
 from tests.tiny import SAID, SCENES, write_recipe
 
@@ -169,7 +166,7 @@ def test_a_candidate_that_loses_a_class_is_kept_refused_and_not_promoted(
     data = {"sources": [{"path": str(path)}], "near_duplicate": 1.0, "split": {"test": 0.1}}
     changes = {"data": data, "policy": {"only": list(SAID)}, "replay": {"ratio": 0.1}, "functional": []}
     recipe = recipe_of_update(**changes)
-    done = _tamis("update", str(recipe))
+    done = ended("update", str(recipe))
     assert done.returncode == 1
     assert "fell" in done.stdout
     said = " ".join(done.stderr.split())
@@ -190,10 +187,10 @@ def test_promoted_and_rolled_back_it_answers_as_before(first: Path, tmp_path: Pa
     _seal(other)
     promote(first / "bundle", link)
     before = tamis.load(link)(PROBES)
-    assert _tamis("promote", str(other), "--to", str(link)).returncode == 0
+    assert ended("promote", str(other), "--to", str(link)).returncode == 0
     changed = tamis.load(link)(PROBES)
     assert [one.probabilities for one in changed] != [one.probabilities for one in before]
-    assert _tamis("rollback", str(link)).returncode == 0
+    assert ended("rollback", str(link)).returncode == 0
     after = tamis.load(link)(PROBES)
     assert [(one.probabilities, one.action, one.versions) for one in after] == [
         (one.probabilities, one.action, one.versions) for one in before
@@ -208,23 +205,11 @@ def _seal(folder: Path) -> None:
     _write_manifest(folder)
 
 
-def _tamis(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "tamis"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-
-
 def test_killed_while_training_it_ends_the_same(recipe_of_update: Callable[..., Path], tmp_path: Path) -> None:
     path = recipe_of_update()
     progress = tmp_path / "update" / "distill" / "progress.safetensors"
-    command = [str(Path(sys.executable).parent / "tamis"), "update", str(path)]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not progress.is_file() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert child.poll() is None, "it ended before it could be killed"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert _tamis("update", str(path)).returncode == 0
+    kill_when(processes.tamis("update", str(path)), progress.is_file)
+    assert ended("update", str(path)).returncode == 0
     update(load_update(path, [f"out={tmp_path / 'whole'}"]))
     one, other = (load_file(tmp_path / out / "distill" / "best.safetensors") for out in ("update", "whole"))
     assert all((one[name] == other[name]).all() for name in one)

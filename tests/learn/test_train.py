@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
+from tests.processes import kill_when, start
 
 from tamis.config import LoraConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from tamis.errors import ConfigError, TrainingError
 from tamis.learn.batches import Knowledge
 from tamis.learn.score import Quality, deciding, quality_of, scorer_of
 from tamis.learn.student import Student, build_student, load_student, merged
-from tamis.learn.train import rate_factor, train
+from tamis.learn.train import Trainer, rate_factor, train
 from tamis.network import layers_of, load_base, logits_of, parameters_of
 from tamis.policy import Policy, load_policy
 from tamis.records import Example, TeacherSignal, TestSplit, TrainSplit, ValidationSplit
@@ -243,59 +241,32 @@ def test_the_rate_rises_then_falls(step: int, expected: float) -> None:
     assert rate_factor(step, 12, warmup=2 / 12, schedule="linear") == pytest.approx(expected)
 
 
-CHILD = """
-import json, sys, time
-from pathlib import Path
-from typing import Any
-import tamis.learn.train as t
-from tamis.config import ObjectiveConfig, StudentConfig, TrainConfig
-from tamis.learn.batches import Knowledge
-from tamis.learn.student import build_student
-from tamis.policy import load_policy
-from tamis.records import Example, TrainSplit, ValidationSplit
+def learn(base: Path, rows: tuple[Example, ...], policy: Policy, out: Path, pause: float) -> None:
+    """Train as a process of its own, so slowly that it can be killed."""
+    step = Trainer._step
 
-settings = json.loads(sys.argv[1])
-if settings["slow"]:
-    step = t.Trainer._step
-    t.Trainer._step = lambda self, stage: (time.sleep(0.15), step(self, stage))[1]
-rows = tuple(Example(**row) for row in settings["rows"])
-policy = load_policy("default").only(["normal", "gambling", "fraud"])
-student = build_student(StudentConfig.model_validate(settings["student"]), policy)
-config = TrainConfig.model_validate(settings["train"])
-splits = TrainSplit(rows[::2]), ValidationSplit(rows[1::2])
-t.train(student, *splits, Knowledge(), ObjectiveConfig(), config, Path(settings["out"]))
-"""
+    def slow(trainer: Trainer, stage: Any) -> Any:
+        time.sleep(pause)
+        return step(trainer, stage)
 
-
-def child(base: Path, examples: tuple[Example, ...], out: Path, slow: bool) -> subprocess.Popen[bytes]:
-    import json
-    from dataclasses import asdict
-
-    settings = {
-        "slow": slow,
-        "rows": [asdict(example) for example in examples],
-        "student": config_of(base, lora={"dropout": 0.1}).model_dump(mode="json"),
-        "train": QUICK.model_copy(update={"checkpoint_seconds": 0.0, "epochs": 4}).model_dump(mode="json"),
-        "out": str(out),
-    }
-    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(settings)])
+    Trainer._step = slow  # type: ignore[method-assign]
+    student = build_student(config_of(base, lora={"dropout": 0.1}), policy)
+    config = QUICK.model_copy(update={"checkpoint_seconds": 0.0, "epochs": 4})
+    train(student, TrainSplit(rows[::2]), ValidationSplit(rows[1::2]), Knowledge(), ObjectiveConfig(), config, out)
 
 
 def test_a_killed_run_ends_with_the_same_weights(
-    tiny_bert: Path, examples: tuple[Example, ...], tmp_path: Path
+    tiny_bert: Path, examples: tuple[Example, ...], small_policy: Policy, tmp_path: Path
 ) -> None:
-    whole = child(tiny_bert, examples, tmp_path / "whole", slow=False)
-    assert whole.wait(300) == 0
-    killed = child(tiny_bert, examples, tmp_path / "killed", slow=True)
-    progress = tmp_path / "killed" / "progress.safetensors"
-    deadline = time.monotonic() + 300
-    while not progress.is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.5)
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    again = child(tiny_bert, examples, tmp_path / "killed", slow=False)
-    assert again.wait(300) == 0
+    def begin(name: str, pause: float) -> BaseProcess:
+        return start(learn, tiny_bert, examples, small_policy, tmp_path / name, pause)
+
+    whole = begin("whole", 0)
+    kill_when(begin("killed", 0.15), (tmp_path / "killed" / "progress.safetensors").is_file)
+    again = begin("killed", 0)
+    for process in (whole, again):
+        process.join(300)
+        assert process.exitcode == 0
     one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "killed"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
