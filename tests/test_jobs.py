@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -75,3 +76,16 @@ def test_what_runs_ends_when_the_caller_stops(tmp_path: Path) -> None:
     running.close()
     assert not wait_procs([stays], timeout=30)[1]
     assert not (tmp_path / "b").exists()
+
+
+def test_a_script_need_not_guard_what_it_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tests.test_jobs import count\n"
+        "from tamis.jobs import Job, run_jobs\n"
+        f"print([one.failed for one in run_jobs([Job('count', count, Path({str(tmp_path)!r}))], 1)])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "[None]\n"), done.stderr

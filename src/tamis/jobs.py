@@ -10,10 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import psutil
@@ -78,7 +80,8 @@ def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
                 job, place = waiting.popleft(), free.pop()
                 process = start(target=_begin, args=(job, *_share(place, places)))
                 printed = len(_printed(job))
-                process.start()
+                with _no_script():
+                    process.start()
                 running[process.sentinel] = _Running(job, place, process, time.monotonic(), printed)
             for ended in wait(list(running)):
                 one = running.pop(cast(int, ended))
@@ -99,6 +102,17 @@ def _starter(modules: Iterable[str]) -> Callable[..., BaseProcess]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted(set(modules)))
     return context.Process
+
+
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Start processes that do not run this one's script again, as they would to find a function of it."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _share(place: int, places: int) -> tuple[int, int | None]:
