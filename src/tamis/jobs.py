@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -32,7 +32,10 @@ GIGABYTE = 2**30
 
 @dataclass(frozen=True)
 class Job:
-    """Work on a folder, in a process of its own; what it prints goes to a file there."""
+    """Work on a folder, in a process of its own; what it prints once it has begun goes to a file there.
+
+    The work is a function of a module, which is imported before it begins.
+    """
 
     name: str
     work: Callable[[Path], None]
@@ -49,7 +52,6 @@ class Done:
     """A job that has ended; `failed` says why it did not succeed."""
 
     job: Job
-    seconds: float
     failed: str | None
 
 
@@ -58,7 +60,6 @@ class _Running:
     job: Job
     place: int
     process: BaseProcess
-    started: float
     printed: int
     """Bytes that earlier runs have left in the log."""
 
@@ -67,10 +68,6 @@ def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
     """Run jobs, `places` at a time, and give each as it ends; those that run when the caller stops are ended.
 
     A place has its share of the processors, and of several GPUs one to itself.
-
-    Args:
-        jobs: what is to be done; their work is a function of a module.
-        places: how many run side by side.
     """
     waiting, free, running = deque(jobs), list(range(places)), dict[int, _Running]()
     start = _starter(job.work.__module__ for job in waiting)
@@ -78,18 +75,19 @@ def run_jobs(jobs: Iterable[Job], places: int) -> Iterator[Done]:
         while waiting or running:
             while waiting and free:
                 job, place = waiting.popleft(), free.pop()
-                process = start(target=_begin, args=(job, *_share(place, places)))
-                printed = len(_printed(job))
-                with _no_script():
-                    process.start()
-                running[process.sentinel] = _Running(job, place, process, time.monotonic(), printed)
+                try:
+                    one = _started(job, place, places, start)
+                except (OSError, EOFError) as error:
+                    free.append(place)
+                    yield Done(job, f"{job.name} could not be started: {type(error).__name__} {error}")
+                else:
+                    running[one.process.sentinel] = one
             for ended in wait(list(running)):
                 one = running.pop(cast(int, ended))
                 free.append(one.place)
                 yield _done(one)
     finally:
-        for one in running.values():
-            one.process.terminate()
+        _end([one.process for one in running.values()])
 
 
 def _starter(modules: Iterable[str]) -> Callable[..., BaseProcess]:
@@ -104,36 +102,52 @@ def _starter(modules: Iterable[str]) -> Callable[..., BaseProcess]:
     return context.Process
 
 
+def _started(job: Job, place: int, places: int, start: Callable[..., BaseProcess]) -> _Running:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    printed = job.log.stat().st_size if job.log.is_file() else 0
+    environment = os.environ | _share(place, places)
+    process = start(target=_begin, args=(job, environment))
+    with _as_it_starts(environment):
+        process.start()
+    return _Running(job, place, process, printed)
+
+
+def _share(place: int, places: int) -> dict[str, str]:
+    """Environment that gives a place its part of the machine."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = named.split(",") if named else [str(one) for one in range(cuda.device_count())]
+    own = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if len(gpus) > 1 else {}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // places))} | own
+
+
 @contextmanager
-def _no_script() -> Iterator[None]:
-    """Start processes that do not run this one's script again, as they would to find a function of it."""
-    script = sys.modules["__main__"]
+def _as_it_starts(environment: Mapping[str, str]) -> Iterator[None]:
+    """What a new process finds: its environment, and no script that it would run to look for functions in it."""
+    script, before = sys.modules["__main__"], dict(os.environ)
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ.update(environment)
     try:
         yield
     finally:
+        _set_environment(before)
         sys.modules["__main__"] = script
 
 
-def _share(place: int, places: int) -> tuple[int, int | None]:
-    """Threads of a place, and its GPU where there are several."""
-    gpus = cuda.device_count()
-    return max(1, cores() // places), place % gpus if gpus > 1 else None
+def _set_environment(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _done(one: _Running) -> Done:
     one.process.join()
     status = one.process.exitcode
-    return Done(one.job, time.monotonic() - one.started, _reason(one, status) if status else None)
-
-
-def _printed(job: Job) -> bytes:
-    return job.log.read_bytes() if job.log.is_file() else b""
+    return Done(one.job, _reason(one, status) if status else None)
 
 
 def _reason(one: _Running, status: int) -> str:
     """The job's own sentence, else how it ended."""
-    lines = _printed(one.job)[one.printed :].decode("utf-8", errors="replace").splitlines()
+    printed = one.job.log.read_bytes()[one.printed :] if one.job.log.is_file() else b""
+    lines = printed.decode("utf-8", errors="replace").splitlines()
     said = next((line.removeprefix(PREFIX) for line in reversed(lines) if line.startswith(PREFIX)), None)
     if said:
         return said
@@ -141,17 +155,24 @@ def _reason(one: _Running, status: int) -> str:
     return f"{one.job.name} ended with {killed}: see {one.job.log}"
 
 
-def _begin(job: Job, threads: int, gpu: int | None) -> None:
+def _end(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(5)
+        process.kill()
+
+
+def _begin(job: Job, environment: Mapping[str, str]) -> None:
     """Be the process of a job; what a user can mend is one sentence and its exit code."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    job.folder.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
-    # Both, because torch has threads beside those that the libraries tell of.
+    # The process it was forked from has the environment of the first job, and as many threads as there are cores.
+    _set_environment(environment)
+    threads = int(environment["OMP_NUM_THREADS"])
     threadpool_limits(threads)
     torch.set_num_threads(threads)
     try:
@@ -162,10 +183,11 @@ def _begin(job: Job, threads: int, gpu: int | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that wanted it has ended: one killed hard ends nothing by itself."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    """End this process when the one that wanted it has ended, or the one it was forked from: nobody waits for it."""
+    wanted, above = multiprocessing.parent_process(), os.getppid()
+    while wanted and wanted.is_alive() and os.getppid() == above:
+        time.sleep(1)
+    os._exit(1)
 
 
 def workers_for(bytes_each: int) -> int:
