@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,7 +74,8 @@ class Month:
     """Options, folders and rows of one simulation."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.out, self.new = options, options.out, options.new
+        self.options, self.new = options, options.new
+        self.out: Path = options.out
         self.policy = load_policy("default")
         self.base, self.update = self.out / "base", self.out / "update"
         self.calendar, self.served = self.out / "calendar.sqlite", self.out / "service.sqlite"
@@ -99,9 +100,9 @@ class Month:
         """What a step found; it is done where it was not before."""
         path = self.path(name)
         if not path.exists():
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(work(), ensure_ascii=False, indent=1), encoding="utf-8")
-            partial.replace(path)
+            half = path.with_suffix(".partial")
+            half.write_text(json.dumps(work(), ensure_ascii=False, indent=1), encoding="utf-8")
+            half.replace(path)
         found: Found = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -111,9 +112,9 @@ class Month:
         if not path.exists():
             texts = [text.text for text in self.weeks[number]]
             found = load_bundle(folder / "bundle").scores_and_states(texts, [-1])[1]
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, found[:, 0].astype(float))
-            partial.replace(path)
+            half = path.with_suffix(".partial.npy")
+            np.save(half, found[:, 0].astype(float))
+            half.replace(path)
         kept: Floats = np.load(path)
         return kept
 
@@ -141,7 +142,7 @@ def weeks_after(month: Month) -> Found:
 
 def _weeks(month: Month, numbers: Sequence[int], store: Path) -> Found:
     with serving(month.base / "bundle", store, month.options.audit) as service:
-        found = [month.once(f"week-{number}", lambda n=number: week(month, service, n)) for number in numbers]
+        found = [month.once(f"week-{number}", partial(week, month, service, number)) for number in numbers]
     return {"weeks": [{name: one.get(name) for name in ("texts", "audited", "models", "days")} for one in found]}
 
 
@@ -319,7 +320,7 @@ def lived(month: Month) -> Found:
         rest = sum(STEPS[name][0] for name in left) * pace
         print(f"[{len(STEPS) - len(left) + 1}/{len(STEPS)}] {left[0]}, about {rest:.0f} min left", flush=True)
         began = time.monotonic()
-        month.once(left.pop(0), lambda work=work: work(month))
+        month.once(left.pop(0), partial(work, month))
         pace = (time.monotonic() - began) / 60 / minutes
     return {name: month.once(name, dict) for name in STEPS}
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from retention import PARTS, parts_of, run
+from transformers import PreTrainedModel
 
 from tamis.data import load_splits
 from tamis.factored import ranks_of
 from tamis.judge.speed import measure_speed
+from tamis.ship.backends import TorchBackend
 from tamis.ship.bundle import Moderator, load_bundle
 
 NAMES = ("teacher", "student")
@@ -48,9 +50,15 @@ def scores_of(options: argparse.Namespace) -> dict[str, float]:
     return {name: one["models"]["student"]["metrics"]["macro_f1"]["value"] for name, one in metrics.items()}
 
 
+def base_of(bundle: Moderator) -> PreTrainedModel:
+    """The transformer of a bundle that torch serves."""
+    assert isinstance(bundle.backend, TorchBackend)
+    return bundle.backend.network.base
+
+
 def weights_of(bundle: Moderator, layers: dict[str, int]) -> int:
     """Weights, without biases, of some linear layers, whole or factored."""
-    modules = dict(bundle.backend.network.base.named_modules())
+    modules = dict(base_of(bundle).named_modules())
     return sum(p.numel() for name in layers for p in modules[name].parameters() if p.ndim > 1)
 
 
@@ -79,7 +87,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     scores = scores_of(options)
     bundles = {name: load_bundle(options.out / name / "bundle") for name in NAMES}
-    layers = ranks_of(bundles["student"].backend.network.base.config)
+    layers = ranks_of(base_of(bundles["student"]).config)
     texts = [row.text for row in load_splits(options.out / "student" / "ingest").test.gold]
     rates = rates_of(bundles, texts, options.rounds)
     for name, bundle in bundles.items():

@@ -48,7 +48,7 @@ class Server:
     @property
     def megabytes(self) -> float:
         """Memory of the process and its children that no other process shares with them."""
-        return sum(one.memory_full_info().uss for one in family(self.process)) / 2**20
+        return float(sum(one.memory_full_info().uss for one in family(self.process))) / 2**20
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def divided(rows: Sequence[Row], new: str, count: int) -> tuple[list[Row], list[
     """Gold of the old categories, about `count` rows as they come, and all other rows."""
     old = [row for row in rows if row["label"] != new]
     wanted = {name: max(seen, RARE) for name, seen in Counter(row["label"] for row in old[:count]).items()}
-    gold, rest = [], []
+    gold: list[Row] = []
+    rest: list[Row] = []
     for row in rows:
         taken = wanted.get(row["label"], 0) > 0
         (gold if taken else rest).append(row)

@@ -21,6 +21,7 @@ import torch
 
 from tamis import models
 from tamis.config import LoraConfig, ObjectiveConfig, SourceConfig, StudentConfig, TrainConfig
+from tamis.data.rows import Row
 from tamis.data.sources import read
 from tamis.learn.batches import rows_of
 from tamis.learn.student import _modules, build_student
@@ -34,7 +35,7 @@ BATCH = 32
 
 def corpus(policy: Policy, rows: int) -> list[Example]:
     """Rows of the packaged corpus, shuffled."""
-    found = [row for row in read(SourceConfig(path="demo"), policy) if hasattr(row, "text")]
+    found = [row for row in read(SourceConfig(path="demo"), policy) if isinstance(row, Row)]
     random.Random(0).shuffle(found)
     return [Example(content_id(row.text), row.text, "zh", "demo", label=row.label) for row in found[:rows]]
 
