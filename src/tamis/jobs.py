@@ -129,13 +129,10 @@ def _as_it_starts(environment: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_environment(before)
+        for name in environment.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
         sys.modules["__main__"] = script
-
-
-def _set_environment(environment: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 def _done(one: _Running) -> Done:
@@ -171,7 +168,8 @@ def _begin(job: Job, environment: Mapping[str, str]) -> None:
             os.dup2(log.fileno(), stream)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     # The process it was forked from has the environment of the first job, and as many threads as there are cores.
-    _set_environment(environment)
+    os.environ.clear()
+    os.environ.update(environment)
     threads = int(environment["OMP_NUM_THREADS"])
     threadpool_limits(threads)
     torch.set_num_threads(threads)
