@@ -27,9 +27,9 @@ def start(work: Callable[..., object], *arguments: object) -> BaseProcess:
     return process
 
 
-def tamis(*words: str) -> BaseProcess:
-    """Begin a command, whose words go nowhere."""
-    return start(_command, words, os.devnull, os.devnull)
+def tamis(*words: str, err: str = os.devnull) -> BaseProcess:
+    """Begin a command, whose answer goes nowhere."""
+    return start(_command, words, os.devnull, err)
 
 
 def ended(*words: str) -> subprocess.CompletedProcess[str]:
@@ -44,16 +44,23 @@ def ended(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, process.exitcode, out, err)
 
 
-def kill_when(process: BaseProcess, ready: Callable[[], bool]) -> None:
-    """Kill a process hard in the middle of its work."""
+def wait_until(process: BaseProcess, ready: Callable[[], bool]) -> None:
+    """Let a process come so far; one that does not is killed."""
     deadline = time.monotonic() + 240
     came = False
     while process.is_alive() and not came and time.monotonic() < deadline:
         time.sleep(0.01)
         came = ready()
+    if not came:
+        process.kill()
+    assert came, "it never came so far"
+
+
+def kill_when(process: BaseProcess, ready: Callable[[], bool]) -> None:
+    """Kill a process hard in the middle of its work."""
+    wait_until(process, ready)
     process.kill()
     process.join()
-    assert came, "it never came so far"
     assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import yaml
 from psutil import Process, wait_procs
 from tests import processes
-from tests.processes import ended, kill_when
+from tests.processes import ended, kill_when, wait_until
 from tests.teach.conftest import FakeEndpoint
 
 from tamis.errors import ConfigError
@@ -113,6 +115,23 @@ def test_killed_in_the_middle_nothing_goes_on_alone_and_it_ends_the_same(
     for name, rows in killed.items():
         again = tmp_path / "whole" / "variants" / f"{name}-0" / "answer" / "answers.json"
         assert json.loads(again.read_text())["probabilities"] == rows
+
+
+def test_ctrl_c_ends_it_with_its_students_and_one_sentence(matrix: Write, tmp_path: Path) -> None:
+    endless = {"teacher.kind": "none", "train.epochs": 100_000, "train.patience": 100_000}
+    path = matrix(variants={"A-lora": {"set": endless}})
+    progress = tmp_path / "matrix" / "variants" / "A-lora-0" / "distill" / "progress.safetensors"
+    child = processes.tamis("experiment", str(path), err=str(tmp_path / "err"))
+    wait_until(child, progress.is_file)
+    students = Process(child.pid).children(recursive=True)
+    for one in (child.pid, *(student.pid for student in students)):
+        os.kill(one or 0, signal.SIGINT)
+    child.join(60)
+    assert child.exitcode == 130
+    said = (tmp_path / "err").read_text()
+    assert said.rstrip().endswith("stopped: run the same command again, it goes on where it stopped")
+    assert "leaked" not in said
+    assert not wait_procs(students, timeout=60)[1]
 
 
 @pytest.mark.parametrize(

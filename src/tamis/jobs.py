@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ from tamis.machine import cores
 
 PREFIX = "tamis: "
 GIGABYTE = 2**30
+PATIENCE = 5.0
+"""Seconds that a process has to end in when nobody wants it any more."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,13 @@ def _reason(one: _Running, status: int) -> str:
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
+    """End processes as Ctrl-C does, which leaves nothing open, and hard those that take long."""
     for process in processes:
-        process.terminate()
+        if process.pid and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+    until = time.monotonic() + PATIENCE
     for process in processes:
-        process.join(5)
+        process.join(max(0.0, until - time.monotonic()))
         process.kill()
 
 

@@ -242,7 +242,10 @@ def main() -> None:
         if error.errno != errno.ENOSPC:
             raise
         _stop("no space left on the disk: make room and run the same command again, it goes on where it stopped", 2)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        # What typer makes of Ctrl-C.
+        if ended.code != 130:
+            raise
         _stop("stopped: run the same command again, it goes on where it stopped", 130)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "tamis":
