@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests.waiting import until
 
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 CONTEXT.set_forkserver_preload(["tamis.experiment", "tamis.update"])
@@ -46,14 +47,11 @@ def ended(*words: str) -> subprocess.CompletedProcess[str]:
 
 def wait_until(process: BaseProcess, ready: Callable[[], bool]) -> None:
     """Let a process come so far; one that does not is killed."""
-    deadline = time.monotonic() + 240
-    came = False
-    while process.is_alive() and not came and time.monotonic() < deadline:
-        time.sleep(0.01)
-        came = ready()
+    came = until(lambda: not process.is_alive() or ready(), 240)
     if not came:
         process.kill()
     assert came, "it never came so far"
+    assert process.is_alive(), "it ended before it came so far"
 
 
 def kill_when(process: BaseProcess, ready: Callable[[], bool]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+from tests.waiting import until
 
 from tamis import reviews
 from tamis.decisions import DecisionLog, stamp
@@ -128,13 +128,6 @@ def test_a_look_has_a_process_of_its_own_that_can_be_ended(
         kept = last_look(store)
         assert kept is not None
         assert kept.time == made.time
-
-
-def until(true: Callable[[], bool], seconds: float = 300.0) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return true()
 
 
 def test_the_rules_ask_for_gauges_and_measures_there_are() -> None:

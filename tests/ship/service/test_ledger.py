@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 from tests.ship.service.conftest import served
 from tests.teach.conftest import FakeEndpoint
+from tests.waiting import until
 
 from tamis.feedback import gather, truths
 from tamis.policy import Policy
@@ -20,13 +20,6 @@ from tamis.ship.monitor.traffic import read_traffic
 from tamis.store import Store
 
 TEXTS = [f"又见赌博 {i}" for i in range(60)]
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.1)
-    return true()
 
 
 def test_what_the_teacher_says_of_audited_texts_reaches_monitor_and_feedback(

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from tests.ship.monitor.test_watch import decide, until
+from tests.ship.monitor.test_watch import decide
 from tests.ship.service.conftest import Running, served
+from tests.waiting import until
 
 from tamis.policy import Policy
 from tamis.ship.monitor import pin

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.ship.service.conftest import Running, served
+from tests.waiting import until
 
 from tamis.client import AsyncClient, Client
 from tamis.decisions import verify
@@ -32,13 +31,6 @@ def admin(running: Running, call: str = "", **body: object) -> httpx.Response:
     if not call:
         return httpx.get(url, headers=headers)
     return httpx.post(f"{url}/{call}", headers=headers, json=body, timeout=30)
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return true()
 
 
 def places(running: Running) -> dict[str, str]:

@@ -20,7 +20,8 @@ import pytest
 import torch
 from tests.ship.service.conftest import Running, served
 from tests.ship.service.fleet.conftest import flipped
-from tests.ship.service.test_operation import Load, tamis, until
+from tests.ship.service.test_operation import Load, tamis
+from tests.waiting import until
 
 from tamis.client import Client
 from tamis.config import BatchConfig
