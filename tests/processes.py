@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
 from tests.waiting import until
 
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -23,7 +24,7 @@ CONTEXT.set_forkserver_preload(["tamis.experiment", "tamis.update"])
 
 def start(work: Callable[..., object], *arguments: object) -> BaseProcess:
     """Begin a function in a process of its own."""
-    process = CONTEXT.Process(target=_work, args=(dict(os.environ), work, arguments))
+    process = CONTEXT.Process(target=_work, args=(dict(os.environ), torch.get_num_threads(), work, arguments))
     process.start()
     return process
 
@@ -62,9 +63,13 @@ def kill_when(process: BaseProcess, ready: Callable[[], bool]) -> None:
     assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
 
 
-def _work(environment: dict[str, str], work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _work(
+    environment: dict[str, str], threads: int, work: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    # Weights are the same to the bit with as many threads alone.
+    torch.set_num_threads(threads)
     work(*arguments)
 
 
