@@ -13,6 +13,7 @@ import pytest
 import torch
 from psutil import Process, wait_procs
 from tests.processes import start
+from tests.waiting import until
 from threadpoolctl import threadpool_info
 from torch import cuda
 
@@ -47,10 +48,7 @@ def stay(folder: Path) -> None:
 
 
 def pid_of(folder: Path) -> int:
-    deadline = time.monotonic() + 60
-    while not (folder / "pid").is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until((folder / "pid").is_file, 60)
     return int((folder / "pid").read_text())
 
 
